@@ -1,0 +1,179 @@
+"""What every attack is: a frozen dataclass whose fields are its knobs, called with a model and a batch.
+
+The contract, held by tests/attacks/test_contract.py for every registered attack:
+the output is detached, finite, in [0, 1] and inside its budget; the model is left as it was found (modes, gradients,
+buffers), and so is every global random state; an image's noise depends on its seed only, not on its batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attacks.errors import InputError
+from attacks.registry import Registry
+
+Model = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a run leaves, image by image, all detached; every forward of the run is an evaluated iterate.
+
+    x: (B, C, H, W) fp32, the adversarial images. loss: (B,) of x if that was evaluated, else of the last that was.
+    robust_all: (B,) bool, correct at every evaluated iterate.
+    steps_correct: (B,) int64, how many of the iterates from which a step was taken were correct.
+    """
+
+    attack: str
+    x: Tensor
+    loss: Tensor
+    robust_all: Tensor
+    steps_correct: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An untargeted white-box attack. Images are fp32 NCHW in [0, 1] (not checked: it would stall a GPU)."""
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    max_epsilon: ClassVar[float] = math.inf
+
+    epsilon: float
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        where = f"(attacks.{self.name})"
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0):
+            raise InputError(f"expected epsilon > 0, got {self.epsilon:g} {where}")
+        if self.epsilon > self.max_epsilon:
+            hint = f": write {self.epsilon:g}/255 for grey levels" if self.epsilon <= 255 else ""
+            raise InputError(f"expected epsilon <= {self.max_epsilon:g}, got {self.epsilon:g} {where}{hint}")
+        if self.num_steps < 1:
+            raise InputError(f"expected num_steps >= 1, got {self.num_steps} {where}")
+
+    def __call__(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seeds: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        loss: Loss | None = None,
+    ) -> Tensor:
+        """The adversarial images of `run`."""
+        return self.run(model, x, y, seeds=seeds, generator=generator, loss=loss).x
+
+    def run(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seeds: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        loss: Loss | None = None,
+        final_forward: bool = False,
+        stop_when_broken: bool = False,
+    ) -> View:
+        """Attack x (B, C, H, W) with labels y (B,): num_steps forwards and input-backwards, one forward more if final.
+
+        seeds: int64 (B,), one per image; or a generator, which draws them: exactly one of the two.
+        loss: (logits, y) -> (B,), what the attack maximises; cross entropy if None.
+        final_forward: evaluate the result as well (an attack that returns an evaluated iterate needs no more).
+        stop_when_broken: images may leave the batch once misclassified; x is then the iterate that broke them.
+        """
+        self._check(x, y)
+        with torch.inference_mode(False), torch.no_grad(), _frozen(model):
+            seeds = _seeds(x, seeds, generator)
+            x, y = x.clone(memory_format=torch.contiguous_format), y.clone()
+            called = _under_autocast(model, x.device.type)
+            with torch.autocast(x.device.type, enabled=False):
+                view = self._run(called, x, y, seeds, loss or cross_entropy, final_forward, stop_when_broken)
+        return dataclasses.replace(view, x=view.x.clamp(0, 1))
+
+    @abstractmethod
+    def _run(
+        self, model: Model, x: Tensor, y: Tensor, seeds: Tensor, loss: Loss, final_forward: bool, stop: bool
+    ) -> View: ...
+
+    def with_steps(self, num_steps: int) -> Self:
+        """The same attack with another number of steps, reaching equally far (num_steps * step_size is kept)."""
+        return dataclasses.replace(self, num_steps=num_steps)
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        if x.ndim != 4 or x.dtype != torch.float32 or not len(x):
+            raise self.refuse(f"images of shape (B, C, H, W), B >= 1, float32, got {tuple(x.shape)} {x.dtype}")
+        if y.shape != x.shape[:1] or y.dtype != torch.int64:
+            raise self.refuse(f"labels of shape ({len(x)},), int64, got {tuple(y.shape)} {y.dtype}")
+
+    def refuse(self, rule: str) -> InputError:
+        return InputError(f"expected {rule} (attacks.{self.name})")
+
+
+ATTACKS: Registry[type[Attack]] = Registry("attack", "attacks", "attacks.semantic")
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def evaluate(model: Model, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (B, K) and loss (B,), under the caller's grad mode."""
+    logits = model(x)
+    values = loss(logits, y)
+    if values.shape != y.shape:
+        want, got = tuple(y.shape), tuple(values.shape)
+        raise InputError(f"expected loss(logits, y) of shape {want}, got {got}: one number for each image")
+    return logits, values
+
+
+def _seeds(x: Tensor, seeds: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    if (seeds is None) == (generator is None):
+        raise InputError("expected exactly one of seeds and generator")
+    if generator is not None:
+        seeds = torch.randint(-(2**63), 2**63 - 1, (len(x),), generator=generator, device=generator.device)
+    assert seeds is not None
+    if seeds.shape != x.shape[:1] or seeds.dtype != torch.int64:
+        raise InputError(f"expected seeds of shape ({len(x)},), int64, got {tuple(seeds.shape)} {seeds.dtype}")
+    return seeds.to(x.device)
+
+
+@contextlib.contextmanager
+def _frozen(model: Model) -> Iterator[None]:
+    """Eval mode for the duration; afterwards every submodule has the mode it had."""
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _under_autocast(model: Model, device_type: str) -> Model:
+    """The model under the caller's autocast, if one is on: the attack's own arithmetic stays in fp32 all the same."""
+    if not torch.is_autocast_enabled(device_type):
+        return model
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def call(x: Tensor) -> Tensor:
+        with torch.autocast(device_type, dtype=dtype):
+            return model(x).float()
+
+    return call

@@ -1,0 +1,65 @@
+"""One verdict bit per image: packed, unpacked, and the exact union of attacks, which is an AND."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attacks.errors import InputError
+
+Bits = npt.NDArray[np.bool_]
+
+
+def pack(robust: npt.ArrayLike) -> bytes:
+    """Verdicts (N,) as ceil(N/8) bytes, first image in the highest bit, zero-padded."""
+    return np.packbits(np.asarray(robust, dtype=np.bool_)).tobytes()
+
+
+def unpack(packed: bytes, n: int) -> Bits:
+    """The N verdicts that `pack` packed."""
+    if len(packed) != (n + 7) // 8:
+        raise ValueError(f"expected {(n + 7) // 8} bytes for {n} images, got {len(packed)}")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=n).astype(np.bool_)
+
+
+def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
+    """(n_robust, n, verdicts (n,)) against all the attacks together, of `results` rows of one model.
+
+    Exact, and clean accuracy is within it, since robust means correct on the clean image too. Refused (InputError)
+    where the rows differ in model, weights, images, protocol or budget set, or one saw only the survivors of another.
+    """
+    if not rows:
+        raise InputError("expected at least one attack for a union, got none")
+    for row in rows:
+        if row.get("conditional"):
+            raise InputError(f"no union with {row['attack']}: it saw only the survivors of the attacks before it")
+    for field, what in _SAME.items():
+        same(rows, field, what)
+    n = int(rows[0]["n"])
+    robust = np.logical_and.reduce([unpack(row["robust_bits"], n) for row in rows])
+    return int(robust.sum()), n, robust
+
+
+_SAME = {
+    "trial": "trials",
+    "weights": "weights",
+    "epoch": "epochs",
+    "split": "splits",
+    "images": "images",
+    "n": "numbers of images",
+    "protocol": "protocols",
+    "budget_id": "budgets",
+}
+
+
+def same(rows: Sequence[Mapping[str, Any]], field: str, what: str) -> None:
+    """Refuses rows that differ in a field; a null (clean has no budget) agrees with everything."""
+    seen = {row.get(field): row for row in rows if row.get(field) is not None}
+    if len(seen) > 1:
+        a, b = list(seen.values())[:2]
+        raise InputError(
+            f"not comparable, different {what}: {a['attack']} has {a[field]!r}, {b['attack']} has {b[field]!r}"
+        )

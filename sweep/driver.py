@@ -1,0 +1,168 @@
+"""run and resume: from a resolved sweep to its finished folder. One code path for both."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from attacks.errors import InputError
+from sweep import datasets, engine, spec, trial
+from sweep.lease import Lease
+from sweep.planner import Planner
+from sweep.progress import Progress
+from sweep.spec import Sweep, TrialBase
+from sweep.starting import starting_model
+from sweep.storage import Storage
+from sweep.store import COMPLETE, Store
+from sweep.tables import PRETRAINED
+from sweep.trial import Job, Judged
+from trainers.data import Dataset, ImageSet
+from trainers.workers import Workers
+
+VERSIONS = ("torch", "ray", "optuna", "pyarrow", "pandas", "numpy")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a sweep runs and what it reads: nothing here changes a result."""
+
+    storage: Storage
+    data_root: str | None = None
+    address: str | None = None
+    cpus: int = 1
+    gpus: float | None = None
+    max_concurrent: int = 0
+    verbose: bool = False
+
+
+def new_id(space: str) -> str:
+    """`cas-20261120-213000-3f2a`: the space, the moment (UTC), four random hex digits."""
+    return f"{Path(space).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+
+
+def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
+    """Writes sweep.json, after the data has been read and found sound. Refuses an id that exists."""
+    images = load(sweep.trial, where.data_root)
+    store = Store(where.storage, sweep_id)
+    base = sweep.trial
+    store.create(
+        {
+            "created": datetime.now(UTC).isoformat(),
+            "space": sweep.space,
+            "method": base.method,
+            "dataset": base.dataset,
+            "fingerprint": images.fingerprint,
+            "model": f"{base.model.name}-{base.model.width}",
+            "init": base.init,
+            "seed": base.seed,
+            "trials": sweep.trials,
+            "spec": sweep.model_dump(mode="json"),
+            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "revision": revision(),
+        }
+    )
+    return store
+
+
+def load(base: TrialBase, data_root: str | None) -> Dataset:
+    return datasets.load(
+        base.dataset,
+        data_root=data_root,
+        train_size=base.train_size,
+        eval_size=base.eval_size,
+        split_seed=base.split_seed,
+    )
+
+
+def drive(store: Store, where: Where, progress: Progress) -> None:
+    """Runs what is left of a sweep, then judges the pre-trained and the best model on the test split."""
+    document = store.document()
+    sweep = spec.reload(document["spec"])
+    images = load(sweep.trial, where.data_root)
+    if images.fingerprint != document["fingerprint"]:
+        raise InputError(
+            f"expected the data that {store.sweep_id} began with (fingerprint {document['fingerprint']}), got "
+            f"{images.fingerprint}: point --data-root at the same files"
+        )
+    with (
+        Lease(store.folder),
+        engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
+    ):
+        granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers)
+        init = starting_model(store, sweep.trial, images, granted, progress.say)
+        job = Job(
+            where.storage.uri,
+            store.sweep_id,
+            document["spec"],
+            sha256(init).hexdigest()[:16],
+            images.fingerprint,
+            revision(),
+        )
+        baseline = engine.remote(judge_on_test, granted, job, init, images.test, None)
+        if spec.PARTS["sampler"].get(sweep.trial.part("sampler")["name"]).needs_prior:
+            progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
+            engine.wait([engine.remote(measure_prior, granted, job, init, images.train)])
+        planner = Planner(job, progress.hear)
+        with progress.searching(planner.done(), sweep.trials):
+            engine.search(planner, job, images, init, granted)
+        progress.say("judging the pre-trained and the best model on the test split")
+        best = best_trial(store)
+        last = engine.remote(judge_on_test, granted, job, None, images.test, best) if best else None
+        engine.wait([ref for ref in (baseline, last) if ref is not None])
+
+
+def best_trial(store: Store) -> dict[str, Any] | None:
+    """The row of the COMPLETE trial with the highest value; the lowest number among equals."""
+    rows = [row for row in store.trials().to_pylist() if row["state"] == COMPLETE]
+    best: dict[str, Any] | None = max(rows, key=lambda row: (row["value"], -row["number"]), default=None)
+    return best
+
+
+def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
+    """Phase I of the base trial, into the cache that all trials with its learning rate and attacks share."""
+    model = trial.starting(init)
+    trial.prior(job, job.sweep.trial, model, train.to(trial.device()))
+
+
+def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[str, Any] | None) -> None:
+    """Writes the verdicts on the test split of a trial's model, or, with no row, of the starting model. Verdicts that
+    are stored already are not reached again."""
+    key = job.init if row is None else str(row["key"])
+    if any(f"/{key}-test-" in name for name in job.store.folder.names("parquet/results")):
+        return
+    base = job.sweep.trial if row is None else job.sweep.configure(json.loads(row["params"]))
+    weights = "live"
+    if row is None:
+        assert init is not None, "the starting model comes with its weights"
+        model, about = trial.starting(init), Judged(key, None, PRETRAINED, weights, 0)
+    else:
+        weights = "live" if base.part("averaging")["name"] == "none" else "averaged"
+        saved = job.store.folder.read(f"checkpoints/{key}/model.safetensors")
+        model, about = trial.starting(saved), Judged(key, row["number"], base.method, weights, base.recipe().epochs)
+    verdicts = trial.judge(base, model, images, Workers())
+    job.store.write_results(key, f"test-{weights}", trial.rows(base, about, "test", images, verdicts))
+
+
+def revision() -> str:
+    """The project's git revision, "+dirty" where files differ from it; empty where there is no git."""
+    here = Path(__file__).parent
+    try:
+        said = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said.stdout.strip()

@@ -1,0 +1,218 @@
+"""Runs a sweep's trials through Ray Tune and Ray Train. Ray is imported here and in its neighbours only.
+
+Tune executes and Optuna advises; the sweep's folder is the truth, from which a new driver rebuilds both (DESIGN 4)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SILENCE = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+for _name, _value in SILENCE.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+import ray.train  # noqa: E402
+import torch  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.train import ScalingConfig  # noqa: E402
+from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
+from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
+
+from attacks.errors import InputError  # noqa: E402
+from sweep import trial as trials  # noqa: E402
+from sweep.planner import Planner  # noqa: E402
+from sweep.trial import Job, Judged, Task  # noqa: E402
+from trainers import models  # noqa: E402
+from trainers.data import Dataset, ImageSet  # noqa: E402
+from trainers.workers import Workers  # noqa: E402
+
+MAX_FAILURES = 2
+"""How often a trial whose process died is started again; it goes on from its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker gets, and how many trials run at a time (0: as many as fit)."""
+
+    cpus: int = 1
+    gpus: float = 0.0
+    max_concurrent: int = 0
+
+
+@contextmanager
+def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[None]:
+    """A connection to the cluster at `address`, or one of our own, on loopback, that ends with it."""
+    quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+    scratch = None
+    if address is None:
+        scratch = tempfile.mkdtemp(prefix="sweep-ray-")
+        quiet |= {"_node_ip_address": "127.0.0.1", "include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
+        quiet |= {"_temp_dir": scratch, "address": "local"}
+    else:
+        quiet |= {"address": address}
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, RuntimeError, ValueError) as e:
+        raise InputError(f"cannot reach a Ray cluster at {address}: {_first_line(e)}") from e
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) -> Resources:
+    """What a worker gets on the cluster at hand: one GPU each where there are GPUs and `gpus` does not say otherwise.
+    Refuses what no node can give, and more trials at once than fit at least once."""
+    total = ray.cluster_resources()
+    share = gpus if gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
+    for kind, each in (("CPU", cpus), ("GPU", share)):
+        if each * workers > total.get(kind, 0):
+            raise InputError(
+                f"expected at least {each * workers:g} {kind}s for a trial of {workers} workers, the cluster has "
+                f"{total.get(kind, 0):g}: lower --workers or --cpus-per-worker, or add nodes"
+            )
+    fits = int(total["CPU"] // (cpus * workers))
+    fits = min(fits, int(total["GPU"] // (share * workers))) if share else fits
+    return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits)
+
+
+def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Resources) -> None:
+    """Runs the planner's trials until it has no more. KeyboardInterrupt leaves what has not ended as planned."""
+    workers = job.sweep.trial.workers
+    inputs = Inputs(job, ray.put(images), ray.put(init), granted)
+    body = _in_actor if workers == 1 else _in_worker_group
+    bundle: dict[str, float] = {"CPU": granted.cpus, "GPU": granted.gpus}
+    if workers > 1:
+        bundle = {"CPU": 0, "node:__internal_head__": 0.001}
+    scratch = tempfile.mkdtemp(prefix="sweep-tune-")
+    try:
+        tune.Tuner(
+            tune.with_resources(tune.with_parameters(body, inputs=inputs), bundle),
+            tune_config=tune.TuneConfig(
+                search_alg=planner,
+                num_samples=-1,
+                max_concurrent_trials=granted.max_concurrent,
+                reuse_actors=workers == 1,
+                trial_dirname_creator=lambda t: t.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[planner.listener()],
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every trial gets. The data and the starting model lie in the object store, once: these are references."""
+
+    job: Job
+    images: Any
+    init: Any
+    granted: Resources
+
+
+def _in_actor(config: dict[str, Any], inputs: Inputs) -> None:
+    """A trial of one worker: Ray Train's local mode inside its reused Tune actor, which holds its CPUs and GPU."""
+
+    def body() -> None:
+        def report(metrics: dict[str, Any]) -> bool:
+            tune.report(metrics)
+            return True
+
+        _work(config, inputs, Workers(), report)
+
+    TorchTrainer(body, scaling_config=ScalingConfig(num_workers=0, use_gpu=inputs.granted.gpus > 0)).fit()
+
+
+def _in_worker_group(config: dict[str, Any], inputs: Inputs) -> None:
+    """A trial of several workers: a nested Ray Train group with DDP; this driver itself takes no CPU."""
+
+    def body() -> None:
+        def report(metrics: dict[str, Any]) -> bool:
+            ray.train.report(metrics)
+            return True
+
+        context = ray.train.get_context()
+        workers = Workers(context.get_world_rank(), context.get_world_size())
+        _work(config, inputs, workers, report)
+
+    job, granted = inputs.job, inputs.granted
+    each = {"CPU": float(granted.cpus)} | ({"GPU": granted.gpus} if granted.gpus else {})
+    scratch = tempfile.mkdtemp(prefix="sweep-train-")
+    try:
+        TorchTrainer(
+            body,
+            scaling_config=ScalingConfig(
+                num_workers=job.sweep.trial.workers, use_gpu=granted.gpus > 0, resources_per_worker=each
+            ),
+            torch_config=TorchConfig(backend="nccl" if granted.gpus else "gloo"),
+            run_config=ray.train.RunConfig(
+                name="attempt",
+                storage_path=scratch,
+                callbacks=[TuneReportCallback()],
+                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _work(
+    config: dict[str, Any], inputs: Inputs, workers: Workers, report: Callable[[dict[str, Any]], bool]
+) -> None:
+    torch.set_num_threads(inputs.granted.cpus)
+    images, init = ray.get([inputs.images, inputs.init])
+    outcome = trials.run(inputs.job, Task(**config["task"]), images, init, workers, report)
+    if outcome is not None:
+        report({"outcome": json.dumps(outcome)})  # as text: Tune takes nested results apart
+
+
+def remote(function: Callable[..., Any], granted: Resources, *args: Any) -> Any:
+    """Starts a function as a Ray task with a worker's share of the cluster; a died process is tried again."""
+
+    def task(*values: Any) -> Any:
+        torch.set_num_threads(granted.cpus)
+        return function(*values)
+
+    options = {"num_cpus": granted.cpus, "num_gpus": granted.gpus, "max_retries": MAX_FAILURES}
+    return ray.remote(task).options(**options).remote(*args)
+
+
+def wait(started: list[Any]) -> list[Any]:
+    """The results of started tasks; what they raised of the user's to mend is raised as it was."""
+    try:
+        return list(ray.get(started))
+    except ray.exceptions.RayTaskError as e:
+        if isinstance(e.cause, InputError):
+            raise e.cause from None
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+

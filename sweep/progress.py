@@ -1,0 +1,86 @@
+"""What a person sees of a running sweep: a live view on a terminal, one line per finished trial elsewhere, on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sweep.store import COMPLETE
+from sweep.trial import Task
+
+
+@dataclass
+class Progress:
+    """Hears the planner (`hear`) and the driver (`say`). `quiet` keeps only what goes wrong."""
+
+    console: Console
+    quiet: bool = False
+    best: tuple[float, int] | None = None
+    running: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _ended: int = 0
+    _here: int = 0
+    _total: int = 0
+    _began: float = 0.0
+    _live: Live | None = None
+
+    def say(self, line: str) -> None:
+        if not self.quiet:
+            self.console.print(line, highlight=False)
+
+    @contextmanager
+    def searching(self, done: int, total: int) -> Iterator[None]:
+        """While the search runs: the live view, if this is a terminal."""
+        self._ended, self._total, self._began = done, total, monotonic()
+        if done:
+            self.say(f"{done} of {total} trials are done already")
+        if self.quiet or not self.console.is_terminal:
+            yield
+            return
+        with Live(self._view(), console=self.console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def hear(self, event: str, task: Task, facts: Mapping[str, Any]) -> None:
+        """An event of a trial: "start", "epoch" with its metrics, "end" with its row."""
+        if event == "start":
+            self.running[task.number] = {"since": monotonic(), "epoch": 0}
+        elif event == "epoch":
+            self.running.setdefault(task.number, {"since": monotonic()})["epoch"] = facts["epoch"]
+        else:
+            self._end(task, facts)
+        if self._live:
+            self._live.update(self._view())
+
+    def _end(self, task: Task, row: Mapping[str, Any]) -> None:
+        self.running.pop(task.number, None)
+        self._ended, self._here = self._ended + 1, self._here + 1
+        value = row.get("value")
+        if row["state"] == COMPLETE and (self.best is None or value > self.best[0]):
+            self.best = (value, task.number)
+        told = f"{value:.4f}" if row["state"] == COMPLETE else str(row.get("error", ""))
+        line = f"trial {task.number} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
+        if not self.quiet or row["state"] != COMPLETE:
+            best = f"; best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else ""
+            self.console.print(f"{line}; {self._ended}/{self._total}{best}{self._left()}", highlight=False)
+
+    def _left(self) -> str:
+        left = self._total - self._ended
+        if not left or not self._here:
+            return ""
+        return f"; about {(monotonic() - self._began) / self._here * left / 60:.1f} min left"
+
+    def _view(self) -> Table:
+        best = f"best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else "no result yet"
+        view = Table(title=f"{self._ended}/{self._total} trials, {best}{self._left()}", title_justify="left")
+        for column in ("trial", "epoch", "seconds"):
+            view.add_column(column, justify="right")
+        for number, facts in sorted(self.running.items()):
+            view.add_row(str(number), str(facts["epoch"]), f"{monotonic() - facts['since']:.0f}")
+        return view

@@ -1,0 +1,184 @@
+"""The store's tables: explicit Arrow schemas, and how rows become Parquet bytes and come back verified.
+
+A new column is added at the end and the version raised; a file that lacks it reads as null. Columns never change type.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+VERSION = 1
+_TIME = pa.timestamp("us", "UTC")
+_TEXT, _REAL, _WHOLE, _BIG = pa.string(), pa.float64(), pa.int32(), pa.int64()
+
+SWEEPS = {  # one row a sweep, from its sweep.json
+    "sweep_id": _TEXT,
+    "created": _TIME,
+    "space": _TEXT,
+    "method": _TEXT,
+    "dataset": _TEXT,
+    "fingerprint": _TEXT,  # of the data set
+    "model": _TEXT,
+    "init": _TEXT,
+    "seed": _BIG,
+    "trials": _WHOLE,  # planned
+    "spec": _TEXT,  # JSON
+    "versions": _TEXT,  # JSON
+    "revision": _TEXT,
+}
+
+TRIALS = {  # one row a trial
+    "sweep_id": _TEXT,
+    "number": _WHOLE,
+    "key": _TEXT,
+    "state": _TEXT,  # COMPLETE | PRUNED | FAILED | PLANNED
+    "value": _REAL,  # what the search maximises, 0..1
+    "params": _TEXT,  # JSON: address -> value
+    "method": _TEXT,
+    "seed": _BIG,
+    "seconds": _REAL,
+    "error": _TEXT,
+    "started": _TIME,
+    "finished": _TIME,
+    "revision": _TEXT,
+    "host": _TEXT,
+    "device": _TEXT,
+    "attempts": _WHOLE,
+}
+
+RESULTS = {  # one row per trial, weights, epoch, split, attack
+    "sweep_id": _TEXT,
+    "trial": _TEXT,  # the trial's key
+    "number": _WHOLE,
+    "method": _TEXT,
+    "dataset": _TEXT,
+    "model": _TEXT,
+    "init": _TEXT,
+    "seed": _BIG,
+    "weights": _TEXT,  # live | averaged
+    "epoch": _WHOLE,
+    "split": _TEXT,  # val | test
+    "attack": _TEXT,  # or 'clean'
+    "family": _TEXT,  # clean | lp | perceptual | semantic
+    "epsilon": _REAL,
+    "num_steps": _WHOLE,
+    "protocol": _TEXT,
+    "n": _WHOLE,
+    "n_robust": _WHOLE,
+    "robust_accuracy": _REAL,  # 0..1
+    "mean_loss": _REAL,
+    "seconds": _REAL,
+    "images": _TEXT,  # fingerprint of the ordered image ids
+    "budget_id": _TEXT,  # the set of budgets that all attacks of the evaluation took theirs from; null for clean
+    "attack_seed": _BIG,
+    "conditional": pa.bool_(),  # saw only the survivors of earlier attacks
+    "flags": pa.list_(_TEXT),
+    "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
+}
+
+EPOCHS = {  # one row per trial and epoch
+    "sweep_id": _TEXT,
+    "trial": _TEXT,
+    "number": _WHOLE,
+    "epoch": _WHOLE,
+    "phase": _TEXT,
+    "lr": _REAL,
+    "train_loss": _REAL,
+    "train_accuracy": _REAL,
+    "seconds": _REAL,
+    "seconds_attack": _REAL,
+    "seconds_train": _REAL,
+    "decay": _REAL,
+    "gain": _REAL,
+    "gain_stderr": _REAL,
+    "probabilities": _TEXT,  # JSON: attack -> number, and so the next three
+    "counts": _TEXT,
+    "robust": _TEXT,
+    "losses": _TEXT,
+}
+
+
+def _schema(name: str, columns: Mapping[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(list(columns.items()), metadata={"sweep.table": name, "sweep.version": str(VERSION)})
+
+
+TABLES: dict[str, pa.Schema] = {
+    name: _schema(name, columns)
+    for name, columns in {"sweeps": SWEEPS, "trials": TRIALS, "results": RESULTS, "epochs": EPOCHS}.items()
+}
+
+
+class Unverified(Exception):
+    """A file that is not a sound file of its table; the text is the reason."""
+
+
+def table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table; what a row lacks is null, a foreign column is a bug.
+
+    Objects become JSON text, and times in ISO 8601 (UTC where they do not say) become timestamps.
+    """
+    schema = TABLES[name]
+    listed = [{column: _cell(schema, name, column, value) for column, value in row.items()} for row in rows]
+    return pa.Table.from_pylist(listed, schema=schema)
+
+
+def _cell(schema: pa.Schema, name: str, column: str, value: Any) -> Any:
+    if column not in schema.names:
+        raise ValueError(f"table {name} has no column {column!r}")
+    if isinstance(value, Mapping):
+        return json.dumps(_plain(value), sort_keys=True, allow_nan=False)
+    if schema.field(column).type == _TIME and isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value as strict JSON has it: numpy scalars become Python's, NaN and infinities null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def encode(name: str, rows: Iterable[Mapping[str, Any]], replaces: Iterable[str] = ()) -> bytes:
+    """A Parquet file of the rows, with page checksums. `replaces`: the file names that a compacted file stands for."""
+    made = table(name, rows)
+    if gone := list(replaces):
+        made = made.replace_schema_metadata({**made.schema.metadata, b"sweep.replaces": json.dumps(gone).encode()})
+    out = io.BytesIO()
+    pq.write_table(made, out, compression="zstd", write_page_checksum=True)
+    return out.getvalue()
+
+
+def decode(name: str, data: bytes) -> tuple[pa.Table, list[str]]:
+    """The table of a file under our newest schema, and the names it replaces. Raises Unverified with the reason."""
+    schema = TABLES[name]
+    try:
+        read = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
+        metadata = read.schema.metadata or {}
+        if metadata.get(b"sweep.table") != name.encode():
+            raise Unverified("foreign")
+        return _conform(read, schema), [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def _conform(read: pa.Table, schema: pa.Schema) -> pa.Table:
+    held = set(read.schema.names)
+    columns = [
+        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(len(read), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,271 @@
+"""Files under one root: a local path (or NFS), or any URI that `pyarrow.fs` opens. Whole files in, whole files out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as fs
+
+from attacks.errors import InputError
+
+DEFAULT = "./results"
+_OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
+_TEMPORARY = ".tmp-"
+
+
+def default_uri() -> str:
+    """$SWEEP_STORAGE, or ./results."""
+    return os.environ.get("SWEEP_STORAGE") or DEFAULT
+
+
+@dataclass(frozen=True, repr=False)
+class Storage:
+    """A root; names below it are relative, parted by "/". Unreadable or unwritable: InputError, one line.
+
+    A local file is complete or absent: it is written beside its place, synced, and renamed. Elsewhere it is serialised
+    first and written by one call to its final name, since an object store's rename is copy and delete.
+    """
+
+    uri: str
+
+    def __post_init__(self) -> None:
+        if "://" not in self.uri:
+            object.__setattr__(self, "uri", str(Path(self.uri or ".").expanduser().absolute()))
+        with self._told("open", ""):
+            self._files  # noqa: B018
+
+    def __repr__(self) -> str:
+        return f"Storage({self.where()!r})"
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return Storage, (self.uri,)
+
+    def where(self, name: str = "") -> str:
+        """The place as a person reads it: without the credentials and options that a URI may carry."""
+        root = self.uri
+        if "://" in root:
+            parts = urlsplit(root)
+            root = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return _join(root, name)
+
+    def child(self, prefix: str) -> Storage:
+        """The storage whose root is the folder `prefix` of this one."""
+        if "://" not in self.uri:
+            return Storage(_join(self.uri, _checked(prefix)))
+        parts = urlsplit(self.uri)
+        return Storage(parts._replace(path=_join(parts.path, _checked(prefix))).geturl())
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether `create` has one winner; elsewhere it is a check and a write."""
+        return isinstance(self._files, _Local)
+
+    def read(self, name: str) -> bytes:
+        """The whole file; FileNotFoundError where there is none."""
+        with self._told("read", name, missing=True):
+            return self._files.read(_checked(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts the whole file in place, over an older one."""
+        with self._told("write", name):
+            self._files.write(_checked(name), data)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Puts the file in place; FileExistsError where one is (see `exclusive`)."""
+        with self._told("write", name):
+            self._files.create(_checked(name), data)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Every file at any depth below the folder `prefix`, sorted; none where the folder is missing."""
+        with self._told("list", prefix):
+            return sorted(n for n in self._files.names(_checked(prefix, empty=True)) if _TEMPORARY not in n)
+
+    def folders(self) -> list[str]:
+        """The folders right below the root, sorted."""
+        with self._told("list", ""):
+            return sorted(self._files.folders())
+
+    def exists(self, name: str) -> bool:
+        with self._told("read", name):
+            return self._files.exists(_checked(name))
+
+    def delete(self, prefix: str) -> None:
+        """Removes a file, or a folder with all in it; a missing one is no error."""
+        with self._told("delete", prefix):
+            self._files.delete(_checked(prefix))
+
+    @cached_property
+    def _files(self) -> _Files:
+        if "://" not in self.uri:
+            return _Local(Path(self.uri))
+        return _opened(self.uri)
+
+    @contextmanager
+    def _told(self, verb: str, name: str, missing: bool = False) -> Iterator[None]:
+        """Turns what a file system raises into one line for the user."""
+        try:
+            yield
+        except (FileExistsError, InputError):
+            raise
+        except (OSError, ValueError, pa.ArrowException, ImportError) as error:
+            if missing and isinstance(error, FileNotFoundError):
+                raise
+            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"cannot {verb} {self.where(name)}: {reason} (set --storage or $SWEEP_STORAGE)") from error
+
+
+class _Files(Protocol):
+    def read(self, name: str) -> bytes: ...
+    def write(self, name: str, data: bytes) -> None: ...
+    def create(self, name: str, data: bytes) -> None: ...
+    def names(self, prefix: str) -> list[str]: ...
+    def folders(self) -> list[str]: ...
+    def exists(self, name: str) -> bool: ...
+    def delete(self, prefix: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Local:
+    root: Path
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._beside(name, data) as temporary:
+            os.replace(temporary, self.root / name)
+
+    def create(self, name: str, data: bytes) -> None:
+        with self._beside(name, data) as temporary:
+            try:
+                os.link(temporary, self.root / name)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                with (self.root / name).open("xb") as file:
+                    file.write(data)
+
+    @contextmanager
+    def _beside(self, name: str, data: bytes) -> Iterator[Path]:
+        """The data, synced, in a temporary file that is gone afterwards. Its name does not end in .parquet."""
+        final = self.root / name
+        _make_folder(final.parent)
+        temporary = final.with_name(f"{final.name}{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+    def names(self, prefix: str) -> list[str]:
+        found = os.walk(self.root / prefix, onerror=_unless_missing)
+        return [(Path(folder) / file).relative_to(self.root).as_posix() for folder, _, files in found for file in files]
+
+    def folders(self) -> list[str]:
+        try:
+            with os.scandir(self.root) as entries:
+                return [entry.name for entry in entries if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).is_file()
+
+    def delete(self, prefix: str) -> None:
+        path = self.root / prefix
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Remote:
+    filesystem: Any
+    root: str
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(_join(self.root, name)) as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, data: bytes) -> None:
+        path = _join(self.root, name)
+        if self.filesystem.type_name not in _OBJECT_STORES:
+            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        with self.filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+
+    def create(self, name: str, data: bytes) -> None:
+        if self.exists(name):
+            raise FileExistsError(name)
+        self.write(name, data)
+
+    def names(self, prefix: str) -> list[str]:
+        return [info.path[self._skip() :] for info in self._list(prefix, recursive=True) if info.is_file]
+
+    def folders(self) -> list[str]:
+        found = self._list("", recursive=False)
+        return [info.base_name for info in found if info.type == fs.FileType.Directory]
+
+    def exists(self, name: str) -> bool:
+        return bool(self.filesystem.get_file_info(_join(self.root, name)).is_file)
+
+    def delete(self, prefix: str) -> None:
+        path = _join(self.root, prefix)
+        kind = self.filesystem.get_file_info(path).type
+        if kind == fs.FileType.Directory:
+            self.filesystem.delete_dir(path)
+        elif kind == fs.FileType.File:
+            self.filesystem.delete_file(path)
+
+    def _list(self, prefix: str, recursive: bool) -> list[Any]:
+        selector = fs.FileSelector(_join(self.root, prefix), recursive=recursive, allow_not_found=True)
+        return list(self.filesystem.get_file_info(selector))
+
+    def _skip(self) -> int:
+        return len(_join(self.root, "x")) - 1
+
+
+@lru_cache(maxsize=64)
+def _opened(uri: str) -> _Files:
+    """Opened once a process: a client of an object store costs credentials and connections."""
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    return _Local(Path(path)) if isinstance(filesystem, fs.LocalFileSystem) else _Remote(filesystem, path)
+
+
+def _join(root: str, name: str) -> str:
+    return f"{root.rstrip('/')}/{name}" if name else root
+
+
+def _checked(name: str, empty: bool = False) -> str:
+    """The name, if it stays below the root."""
+    if (empty and not name) or all(part not in ("", ".", "..") for part in name.split("/")):
+        return name
+    raise InputError(f"expected a name below the storage's root, got {name!r}")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file is in its place: not what FileExistsError means to callers of create
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

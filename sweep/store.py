@@ -1,0 +1,238 @@
+"""The results of one sweep: written one file per finished piece of work, read whole and verified.
+
+    <storage>/<sweep-id>/sweep.json               the sweep as resolved
+                         plans/<number>.json      planned trials
+                         parquet/<table>/*.parquet
+                         checkpoints/<key>/...
+
+Names derive from the key of the work, so writing twice is harmless and writers never meet.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from attacks.errors import InputError, unknown
+from sweep import schema
+from sweep.bits import unpack
+from sweep.storage import Storage
+
+_log = logging.getLogger(__name__)
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_READERS = 16  # threads: a remote file costs a round trip
+COMPLETE, PRUNED, FAILED, PLANNED = "COMPLETE", "PRUNED", "FAILED", "PLANNED"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Store:
+    """One sweep's folder. Picklable; holds no connection and no cache."""
+
+    storage: Storage
+    sweep_id: str
+
+    def __post_init__(self) -> None:
+        if not _ID.fullmatch(self.sweep_id):
+            raise InputError(f"expected a sweep id of letters, digits and . _ = + -, got {self.sweep_id!r}")
+
+    @property
+    def folder(self) -> Storage:
+        """The sweep's own storage, where checkpoints/ and lease.json lie too."""
+        return self.storage.child(self.sweep_id)
+
+    # what is planned
+
+    def create(self, document: Row) -> None:
+        """Writes sweep.json: the document with the keys of schema.SWEEPS, and whatever else resuming needs."""
+        try:
+            self.folder.create("sweep.json", _json({**document, "sweep_id": self.sweep_id}))
+        except FileExistsError:
+            raise InputError(
+                f"sweep {self.sweep_id!r} exists in {self.storage.where()}: "
+                f"choose another id, or: python -m sweep resume {self.sweep_id}"
+            ) from None
+
+    def document(self) -> dict[str, Any]:
+        """sweep.json; InputError where the sweep is unknown or the file is not sound."""
+        try:
+            return _parsed(self.folder.read("sweep.json"))
+        except FileNotFoundError:
+            raise unknown("sweep", self.sweep_id, sweep_ids(self.storage)) from None
+        except ValueError as error:
+            raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
+
+    def write_plan(self, number: int, plan: Row) -> None:
+        """plans/<number>.json: params (address -> value) and either key and seed, or runs: a list of {key, seed}."""
+        self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
+
+    def plans(self) -> list[dict[str, Any]]:
+        """All planned trials in number order; unsound files are skipped, counted and named."""
+        found, skipped = _read_all(self.folder, "plans", ".json", _plan)
+        _warn(f"plans of {self.sweep_id}", found, skipped)
+        return sorted(found.values(), key=lambda plan: int(plan["number"]))
+
+    # what is done
+
+    def write_results(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The rows of one evaluation of the trial `key`; `name` tells it from the trial's others (epoch-3-val-live)."""
+        rows = self._owned(key, rows)
+        for row in rows:
+            _check_verdicts(row)
+        self._put("results", f"{key}-{name}", rows)
+
+    def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
+        """All epochs of the trial so far, over those written before."""
+        self._put("epochs", key, self._owned(key, rows))
+
+    def commit_trial(self, row: Row) -> None:
+        """The trial's row, last of all. The first COMPLETE row stands for ever: no later commit of the trial counts.
+
+        It lies in a file of its own, created and never replaced, so a late FAILED of another driver cannot hide it.
+        """
+        complete = row["state"] == COMPLETE
+        name = f"{int(row['number']):05d}-{row['key']}" + ("-complete" if complete else "")
+        data = schema.encode("trials", [{**row, "sweep_id": self.sweep_id}])
+        if not complete:
+            return self.folder.write(_file("trials", name), data)
+        try:
+            self.folder.create(_file("trials", name), data)
+        except FileExistsError:
+            if self._unsound("trials", name):
+                self.folder.write(_file("trials", name), data)
+
+    # what is read
+
+    def trials(self) -> pa.Table:
+        """One row per planned run: the COMPLETE one where there is one, else the last written, else PLANNED.
+
+        What a committed row leaves null comes from the plan.
+        """
+        planned = {(row["number"], row["key"]): row for row in self._planned()}
+        runs = dict(planned)
+        for row in sorted(self._read("trials").to_pylist(), key=lambda row: bool(row["state"] == COMPLETE)):
+            run = row["number"], row["key"]
+            runs[run] = planned.get(run, {}) | {column: value for column, value in row.items() if value is not None}
+        return schema.table("trials", [runs[run] for run in sorted(runs)])
+
+    def results(self) -> pa.Table:
+        return self._read("results")
+
+    def epochs(self) -> pa.Table:
+        return self._read("epochs").sort_by([("number", "ascending"), ("trial", "ascending"), ("epoch", "ascending")])
+
+    def sweep(self) -> pa.Table:
+        """The one row of the view `sweeps`."""
+        try:
+            document = {**self.document(), "sweep_id": self.sweep_id}
+            return schema.table("sweeps", [{column: document.get(column) for column in schema.SWEEPS}])
+        except (pa.ArrowException, ValueError, TypeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.folder.where('sweep.json')} is not a sweep's: {error}") from error
+
+    def _planned(self) -> list[dict[str, Any]]:
+        shared = ("method", "seed", "key")
+        return [
+            {
+                **{field: run.get(field, plan.get(field)) for field in shared},
+                "sweep_id": self.sweep_id,
+                "number": plan["number"],
+                "params": plan.get("params", {}),
+                "state": PLANNED,
+            }
+            for plan in self.plans()
+            for run in _runs(plan)
+        ]
+
+    def _owned(self, key: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        return [{**row, "sweep_id": self.sweep_id, "trial": key} for row in rows]
+
+    def _put(self, table: str, name: str, rows: Sequence[Row]) -> None:
+        self.folder.write(_file(table, name), schema.encode(table, rows))
+
+    def _unsound(self, table: str, name: str) -> bool:
+        try:
+            schema.decode(table, self.folder.read(_file(table, name)))
+        except (schema.Unverified, FileNotFoundError):
+            return True
+        return False
+
+    def _read(self, table: str) -> pa.Table:
+        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", lambda data: schema.decode(table, data))
+        _warn(f"{table} of {self.sweep_id}", found, skipped)
+        replaced = {gone for _, names in found.values() for gone in names}
+        sound = [read for name, (read, _) in found.items() if name.rpartition("/")[2] not in replaced]
+        return pa.concat_tables([schema.TABLES[table].empty_table(), *sound])
+
+
+def sweep_ids(storage: Storage) -> list[str]:
+    """The sweeps in a storage, sorted."""
+    return [name for name in storage.folders() if _ID.fullmatch(name) and storage.exists(f"{name}/sweep.json")]
+
+
+def _file(table: str, name: str) -> str:
+    return f"parquet/{table}/{name}.parquet"
+
+
+def _json(document: Row) -> bytes:
+    return (json.dumps(document, indent=2, sort_keys=True, default=str) + "\n").encode()
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    document = json.loads(data)
+    if not isinstance(document, dict):
+        raise ValueError(f"expected a JSON object, got {type(document).__name__}")
+    return document
+
+
+def _plan(data: bytes) -> dict[str, Any]:
+    plan = _parsed(data)
+    if not isinstance(plan.get("number"), int) or not all(isinstance(run.get("key"), str) for run in _runs(plan)):
+        raise ValueError("foreign: no number or no key")
+    return plan
+
+
+def _runs(plan: Row) -> list[Row]:
+    return plan.get("runs") or [plan]
+
+
+def _read_all(folder: Storage, prefix: str, suffix: str, parse: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every file below the prefix, parsed, by name; and the skipped ones with their reasons."""
+
+    def one(name: str) -> tuple[Any, str | None]:
+        try:
+            return parse(folder.read(name)), None
+        except FileNotFoundError:  # deleted since it was listed
+            return None, ""
+        except (schema.Unverified, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            return None, str(error)
+
+    names = [name for name in folder.names(prefix) if name.endswith(suffix)]
+    with ThreadPoolExecutor(_READERS) as threads:
+        read = dict(zip(names, threads.map(one, names), strict=True))
+    found = {name: value for name, (value, reason) in read.items() if reason is None}
+    return found, {name: reason for name, (_, reason) in read.items() if reason}
+
+
+def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
+    if skipped:
+        named = "; ".join(f"{name} ({reason})" for name, reason in skipped.items())
+        _log.warning("skipped %d of %d files of %s: %s", len(skipped), len(skipped) + len(found), what, named)
+
+
+def _check_verdicts(row: Row) -> None:
+    """A row whose count and bits disagree is a bug of the writer."""
+    if row.get("robust_bits") is not None:
+        count = int(unpack(row["robust_bits"], row["n"]).sum())
+        if count != row["n_robust"]:
+            raise ValueError(f"{row['attack']}: n_robust is {row['n_robust']}, but {count} bits are set")

@@ -1,0 +1,202 @@
+"""Tables of a sweep from its stored verdicts: accuracies, averages, exact unions, intervals. No attack runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from attacks.errors import InputError, unknown
+from sweep.bits import same, union, unpack
+from sweep.intervals import Floats, bootstrap, percentiles, resample, wilson
+from sweep.store import Store
+
+PRETRAINED = "pretrained"
+_FAMILIES = {"clean": 0, "lp": 1, "perceptual": 2, "semantic": 3}
+_WHOLE = {"images": "images", "n": "numbers of images"}  # of the whole table
+_EACH = {"protocol": "protocols", "budget_id": "budgets", "epsilon": "epsilons", "num_steps": "numbers of steps"}
+Row = Mapping[str, Any]
+Cells = dict[str, Any]
+
+
+def table(
+    store: Store,
+    split: str = "test",
+    attacks: Sequence[str] = (),
+    *,
+    intervals: bool = False,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> list[Cells]:
+    """One row per configuration and kind of weights, the pre-trained model first, then the best average first.
+
+    Columns: number, method, weights, seeds (runs averaged), clean, each attack, avg_lp, avg_semantic, average with its
+    interval, gain over the pre-trained model with its interval, and the union of `attacks` where some are named.
+    Accuracies are fractions; the last epoch of each run counts. Intervals of averages and gains resample images and
+    seeds together, the same images for all models; `intervals` adds one for clean, each attack and the union:
+    Wilson's, or with several seeds a resampled one. Refused where rows differ in images, or in an attack's protocol,
+    budget or steps. A model that did not meet every attack has no average.
+    """
+    models = _models(_rows(store, split))
+    names = _attack_names(models)
+    for name in attacks:
+        if name not in names:
+            raise unknown("attack", name, names)
+    _check_comparable(models, names)
+    each = _Each(tuple(names), tuple(attacks), level if intervals else None)
+    rows = [each.cells(model) for model in models]
+    whole = [(model, row) for model, row in zip(models, rows, strict=True) if model.averaged(names)]
+    if whole:
+        means = resample([model.scores(names) for model, _ in whole], resamples, seed)
+        for (model, row), mean in zip(whole, means, strict=True):
+            row |= _average_cells(model, names, mean, level)
+        _add_gains([row for _, row in whole], means, level)
+    return sorted(rows, key=lambda row: (row["method"] != PRETRAINED, -(row["average"] or 0.0), row["number"] or 0))
+
+
+def fractions(rows: Iterable[Row]) -> set[str]:
+    """The columns of a table that hold accuracies or their differences, for render.show's `percent`."""
+    return {name for row in rows for name in row} - {"number", "method", "weights", "seeds"}
+
+
+def averages(accuracies: Mapping[str, float], families: Mapping[str, str]) -> tuple[float | None, float | None, float]:
+    """(avg lp, avg semantic, their mean) of attack -> accuracy and attack -> family; perceptual counts as semantic.
+
+    A family that was not attacked has no average (None), and the other one is then the mean. ValueError for neither.
+    """
+    lp = [value for name, value in accuracies.items() if families[name] == "lp"]
+    semantic = [value for name, value in accuracies.items() if families[name] in ("semantic", "perceptual")]
+    means = [float(np.mean(group)) if group else None for group in (lp, semantic)]
+    held = [mean for mean in means if mean is not None]
+    if not held:
+        raise ValueError("expected an lp, semantic or perceptual attack")
+    return means[0], means[1], float(np.mean(held))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One configuration with one kind of weights; runs: one per seed, attack -> its row."""
+
+    number: int | None  # none: no trial's, as the pre-trained model
+    method: str
+    weights: str
+    runs: list[dict[str, Row]]
+
+    def met(self, names: Iterable[str]) -> bool:
+        return all(name in run for name in names for run in self.runs)
+
+    def bits(self, attack: str) -> Floats:
+        """Verdicts (seeds, images) as 0.0 and 1.0."""
+        rows = [run[attack] for run in self.runs]
+        return np.asarray([unpack(row["robust_bits"], row["n"]) for row in rows], np.float64)
+
+    def averaged(self, names: Sequence[str]) -> dict[str, str]:
+        """Attack -> family of what enters the averages; empty where an attack was not met."""
+        found = {name: row for name, row in self.runs[0].items() if self.met(names)}
+        return {
+            name: row["family"] for name, row in found.items() if row["family"] != "clean" and not row["conditional"]
+        }
+
+    def scores(self, names: Sequence[str]) -> Floats:
+        """What each image adds to the average, (seeds, images)."""
+        families = self.averaged(names)
+        lp = [self.bits(name) for name, family in families.items() if family == "lp"]
+        semantic = [self.bits(name) for name, family in families.items() if family != "lp"]
+        return np.asarray(np.mean([np.mean(group, axis=0) for group in (lp, semantic) if group], axis=0))
+
+
+@dataclass(frozen=True)
+class _Each:
+    """The cells that a model has by itself; `level` of their intervals, None for none."""
+
+    names: tuple[str, ...]
+    union: tuple[str, ...]
+    level: float | None
+
+    def cells(self, model: _Model) -> Cells:
+        row: Cells = {"number": model.number, "method": model.method, "weights": model.weights}
+        row["seeds"] = len(model.runs)
+        for name in self.names:
+            row |= self._cell(name, model.bits(name) if model.met([name]) else None)
+        row |= dict.fromkeys(("avg_lp", "avg_semantic"))
+        row |= _with_interval("average", None, (None, None)) | _with_interval("gain", None, (None, None))
+        if self.union:
+            row |= self._cell(
+                f"union({','.join(self.union)})", self._together(model) if model.met(self.union) else None
+            )
+        return row
+
+    def _together(self, model: _Model) -> Floats:
+        return np.asarray([union([run[name] for name in self.union])[2] for run in model.runs], np.float64)
+
+    def _cell(self, name: str, bits: Floats | None) -> Cells:
+        mean = None if bits is None else float(bits.mean())
+        if self.level is None:
+            return {name: mean}
+        if bits is None:
+            return _with_interval(name, None, (None, None))
+        one = len(bits) == 1
+        return _with_interval(
+            name, mean, wilson(int(bits.sum()), bits.size, self.level) if one else bootstrap(bits, level=self.level)
+        )
+
+
+def _average_cells(model: _Model, names: Sequence[str], means: Floats, level: float) -> Cells:
+    families = model.averaged(names)
+    found = averages({name: float(model.bits(name).mean()) for name in families}, families)
+    return {"avg_lp": found[0], "avg_semantic": found[1]} | _with_interval(
+        "average", found[2], percentiles(means, level)
+    )
+
+
+def _add_gains(rows: Sequence[Cells], means: Floats, level: float) -> None:
+    """Puts into each row but the pre-trained model's own what it gained over that."""
+    base = next((k for k, row in enumerate(rows) if row["method"] == PRETRAINED), None)
+    for k, row in enumerate(rows):
+        if base is not None and k != base:
+            interval = percentiles(means[k] - means[base], level)
+            row |= _with_interval("gain", row["average"] - rows[base]["average"], interval)
+
+
+def _with_interval(name: str, value: float | None, interval: tuple[float | None, float | None]) -> Cells:
+    return {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def _rows(store: Store, split: str) -> list[Cells]:
+    store.document()  # an unknown sweep says so
+    rows: list[Cells] = store.results().to_pylist()
+    if found := [row for row in rows if row["split"] == split and row["robust_bits"] is not None]:
+        return found
+    splits = sorted({str(row["split"]) for row in rows})
+    raise InputError(f"sweep {store.sweep_id} has no results on split {split!r}: it has {', '.join(splits) or 'none'}")
+
+
+def _models(rows: Iterable[Row]) -> list[_Model]:
+    """Rows by configuration and weights, each run at its last epoch."""
+    runs: dict[tuple[Any, ...], dict[int, dict[str, Row]]] = {}
+    for row in rows:
+        who = (row["number"], row["method"], row["weights"], row["trial"])
+        runs.setdefault(who, {}).setdefault(row["epoch"] or 0, {})[row["attack"]] = row
+    models: dict[tuple[Any, ...], _Model] = {}
+    for (number, method, weights, _), epochs in runs.items():
+        model = models.setdefault((number, method, weights), _Model(number, method, weights, []))
+        model.runs.append(epochs[max(epochs)])
+    return list(models.values())
+
+
+def _attack_names(models: Iterable[_Model]) -> list[str]:
+    """Every attack, family by family, in the order they were stored."""
+    families = {name: row["family"] for model in models for run in model.runs for name, row in run.items()}
+    return sorted(families, key=lambda name: _FAMILIES.get(families[name], len(_FAMILIES)))
+
+
+def _check_comparable(models: Iterable[_Model], names: Iterable[str]) -> None:
+    runs = [run for model in models for run in model.runs]
+    for field, what in _WHOLE.items():
+        same([row for run in runs for row in run.values()], field, what)
+    for name in names:
+        for field, what in _EACH.items():
+            same([run[name] for run in runs if name in run], field, what)

@@ -1,0 +1,268 @@
+"""What a worker does for one trial: fine-tune, judge, write its results. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+import attacks
+from attacks.errors import InputError
+from sweep import spec, tables
+from sweep.bits import pack
+from sweep.spec import Sweep, TrialBase, digest
+from sweep.storage import Storage
+from sweep.store import Store
+from trainers import loop, methods, sources, tradeoff
+from trainers.data import Dataset, ImageSet
+from trainers.evaluate import Verdict, evaluate
+from trainers.models import io
+from trainers.recipe import Recipe
+from trainers.step import Diverged
+from trainers.workers import Workers
+
+Report = Callable[[dict[str, Any]], bool]
+"""Metrics -> go on?"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a sweep share, as plain data: it travels to the workers. `init` is the identity of the starting
+    model's weights."""
+
+    storage: str
+    sweep_id: str
+    document: dict[str, Any]
+    init: str
+    fingerprint: str
+    revision: str
+
+    @property
+    def sweep(self) -> Sweep:
+        return spec.reload(self.document)
+
+    @property
+    def store(self) -> Store:
+        return Store(Storage(self.storage), self.sweep_id)
+
+    def key(self, trial: TrialBase) -> str:
+        return trial.key(init=self.init, fingerprint=self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One planned trial: its number, the values of the searched addresses, and the key of the work."""
+
+    number: int
+    params: dict[str, Any]
+    key: str
+
+
+def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report) -> dict[str, Any] | None:
+    """Trains and judges one trial and returns its outcome, the columns of its `trials` row; None where `report` ended it
+    early. Work whose outcome is stored already is not done again; work begun is gone on with. A trial that diverges or
+    raises has the outcome FAILED, with the reason. All files are in place before the outcome is.
+    """
+    done = _stored(job, task)
+    if done is not None:
+        return done
+    started = datetime.now(UTC)
+    outcome: dict[str, Any] | None
+    try:
+        value = _train_and_judge(job, task, images, init, workers, report)
+        outcome = None if value is None else {"state": "COMPLETE", "value": value}
+    except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
+        outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+    if outcome is None:
+        return None
+    finished = datetime.now(UTC)
+    outcome |= {"started": started.isoformat(), "finished": finished.isoformat()}
+    outcome |= {"seconds": (finished - started).total_seconds(), "host": socket.gethostname(), "device": device_name()}
+    if workers.rank == 0 and outcome["state"] == "COMPLETE":
+        _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
+    return outcome
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def starting(weights: bytes) -> nn.Module:
+    """The model of these weights, on this worker's device; channels_last, which is faster on CPUs and GPUs alike."""
+    return io.loads(weights).to(device(), memory_format=torch.channels_last)
+
+
+def _folder(job: Job, task: Task) -> Storage:
+    return job.store.folder.child(f"checkpoints/{task.key}")
+
+
+def _stored(job: Job, task: Task) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(_folder(job, task).read("outcome.json"))
+        return found
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _train_and_judge(
+    job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report
+) -> float | None:
+    trial = job.sweep.configure(task.params)
+    train = images.train.to(device())
+    model = starting(init)
+    fitted = fine_tune(job, task, trial, model, train, workers, report)
+    if not fitted.finished:
+        return None
+    if fitted.averaged is not None:
+        model.load_state_dict(fitted.averaged)
+    weights = "live" if fitted.averaged is None else "averaged"
+    verdicts = judge(trial, model, images.val, workers)
+    if workers.rank == 0:
+        about = Judged(task.key, task.number, trial.method, weights, trial.recipe().epochs)
+        job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
+        _folder(job, task).write("model.safetensors", io.dumps(model))
+    return value(verdicts)
+
+
+def fine_tune(
+    job: Job, task: Task, trial: TrialBase, model: nn.Module, train: ImageSet, workers: Workers, report: Report
+) -> loop.Fitted:
+    """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
+    method = trial.compose()
+
+    def told(epoch: int, history: list[dict[str, Any]]) -> bool:
+        if workers.rank == 0:
+            job.store.write_epochs(task.key, [row | {"number": task.number} for row in history])
+        return report({"epoch": epoch, "train_accuracy": history[-1]["train_accuracy"]})
+
+    return loop.fit(
+        model,
+        train,
+        training_attacks(trial),
+        method,
+        recipe(trial),
+        importance=methods.importance(trial.importance, trial.families()),
+        seed=trial.seed,
+        prior=prior(job, trial, model, train) if method.sampler.needs_prior else None,
+        files=_folder(job, task),
+        report=told,
+        workers=workers,
+    )
+
+
+def training_attacks(trial: TrialBase) -> dict[str, attacks.Attack]:
+    return {name: trial.attack(name).with_steps(trial.attack_steps) for name in trial.trained()}
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+def augmented(recipe: R, dataset: str) -> R:
+    """The recipe with what it leaves open of the augmentation as the data set has it."""
+    source = sources.source(dataset)
+    stated = {"flip": recipe.flip, "crop_padding": recipe.crop_padding}
+    return replace(recipe, **{name: getattr(source, name) for name, value in stated.items() if value is None})
+
+
+def recipe(trial: TrialBase) -> Recipe:
+    return augmented(trial.recipe(), trial.dataset)
+
+
+def prior(job: Job, trial: TrialBase, model: nn.Module, train: ImageSet) -> tradeoff.Prior:
+    """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
+    learning rate and seed share it, else measured now and put there."""
+    cache = Storage(job.storage).child("cache")
+    made_of = {
+        "init": job.init,
+        "data": job.fingerprint,
+        "attacks": {name: repr(attack) for name, attack in training_attacks(trial).items()},
+        "recipe": asdict(replace(recipe(trial), epochs=1, schedule="constant", warm_up=0.0)),
+        "seed": trial.seed,
+    }
+    name = f"prior-{digest(made_of)}.safetensors"
+    try:
+        return tradeoff.Prior.loads(cache.read(name))
+    except FileNotFoundError:
+        measured = tradeoff.measure(model, train, training_attacks(trial), recipe(trial), seed=trial.seed)
+        cache.write(name, measured.dumps())
+        return measured
+
+
+def judge(trial: TrialBase, model: nn.Module, images: ImageSet, workers: Workers) -> list[Verdict]:
+    """The verdicts of every attack of the trial, each worker judging its share of the images."""
+    mine = images.subset(torch.arange(len(images))[workers.share(len(images))]).to(device())
+    own = {name: trial.attack(name) for name in trial.attacks}
+    settings = trial.evaluation
+    verdicts = evaluate(
+        model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size
+    )
+    return [_of_all(verdict, len(images), workers) for verdict in verdicts]
+
+
+def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
+    if workers.count == 1:
+        return verdict
+    robust = workers.whole(verdict.robust.float().to(device()), n).cpu() > 0
+    share = torch.full_like(verdict.robust, verdict.mean_loss, dtype=torch.float)
+    losses: Tensor = workers.whole(share.to(device()), n)
+    return replace(verdict, robust=robust, mean_loss=float(losses.mean()))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Whose verdicts they are."""
+
+    trial: str
+    number: int | None
+    method: str
+    weights: str
+    epoch: int
+
+
+def rows(
+    trial: TrialBase, about: Judged, split: str, images: ImageSet, verdicts: Iterable[Verdict]
+) -> list[dict[str, Any]]:
+    """The `results` rows of some verdicts."""
+    shared = asdict(about) | {
+        "split": split,
+        "dataset": trial.dataset,
+        "model": f"{trial.model.name}-{trial.model.width}",
+        "init": trial.init,
+        "seed": trial.seed,
+        "protocol": trial.evaluation.resolved().name,
+        "images": images.fingerprint,
+        "budget_id": budget_id(trial),
+        "attack_seed": trial.seed,
+        "conditional": False,
+        "flags": [],
+    }
+    return [shared | _verdict_row(verdict) for verdict in verdicts]
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    n, n_robust = len(verdict.robust), int(verdict.robust.sum())
+    row = {name: getattr(verdict, name) for name in ("attack", "family", "epsilon", "num_steps", "mean_loss", "seconds")}
+    row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
+    return row | ({"budget_id": None} if verdict.attack == "clean" else {})
+
+
+def budget_id(trial: TrialBase) -> str:
+    """Names the set of budgets: attacks/budgets/<dataset>.yaml, with the trial's own epsilons where it has some."""
+    return f"{trial.dataset}+{digest(trial.epsilons)}" if trial.epsilons else trial.dataset
+
+
+def value(verdicts: Iterable[Verdict]) -> float:
+    """What a search maximises: (avg lp + avg semantic) / 2."""
+    attacked = [verdict for verdict in verdicts if verdict.attack != "clean"]
+    accuracies = {v.attack: float(v.robust.double().mean()) for v in attacked}
+    return tables.averages(accuracies, {v.attack: v.family for v in attacked})[2]

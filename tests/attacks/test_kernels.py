@@ -1,0 +1,86 @@
+"""The gate on cost: kernels counted exactly, no matter how busy the machine is (views are free and not counted)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import attacks
+
+NAMES = attacks.names()
+PER_STEP, SETUP = 60, 150
+WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero", "aten::masked_select"}
+
+
+class Kernels(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func._schema.returns
+        if not any(result.alias_info is not None and not result.alias_info.is_write for result in results):
+            self.seen[func._schema.name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+WEIGHTS = torch.randn(3 * 32 * 32, 10, generator=torch.Generator().manual_seed(0))
+
+
+def network(x: Tensor) -> Tensor:
+    return x.flatten(1) @ WEIGHTS
+
+
+def network_step() -> int:
+    x = torch.rand(4, 3, 32, 32).requires_grad_()
+    with Kernels() as kernels:
+        loss = F.cross_entropy(network(x), torch.zeros(4, dtype=torch.int64), reduction="none")
+        torch.autograd.grad(loss.sum(), x)
+    return kernels.seen.total()
+
+
+def kernels_of(name: str, num_steps: int, batch: int) -> Counter[str]:
+    attack = attacks.get(name).with_steps(num_steps)
+    x, y = torch.rand(batch, 3, 32, 32), torch.zeros(batch, dtype=torch.int64)
+    attack.run(network, x, y, seeds=torch.arange(batch))  # the constants are made once
+    with Kernels() as kernels:
+        attack.run(network, x, y, seeds=torch.arange(batch))
+    return kernels.seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels(name: str) -> None:
+    few, many = kernels_of(name, 10, 4), kernels_of(name, 20, 4)
+    step = (many.total() - few.total()) / 10
+    assert step <= network_step() + PER_STEP, many - few
+    assert few.total() - 10 * step <= SETUP, few
+    assert kernels_of(name, 10, 9) == few, "the number of kernels depends on the batch"
+    assert not WAITS & set(many), "a step waits for the device"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_forwards_and_backwards(name: str) -> None:
+    """One backward a step, with respect to the input only; APGD looks once more, without a backward."""
+    calls = {"forward": 0, "backward": 0}
+
+    class Network(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            calls["forward"] += 1
+            return network(x)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+            calls["backward"] += 1
+            return (grad @ WEIGHTS.T).reshape(-1, 3, 32, 32)
+
+    x, y = torch.rand(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64)
+    attacks.get(name).with_steps(6).run(Network.apply, x, y, seeds=y)
+    assert calls["backward"] == 6
+    assert calls["forward"] == (7 if name in {"linf", "l2", "l1"} else 6)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attacks.errors import InputError
+from sweep.render import FORMATS, show
+
+ROWS = [
+    {"attack": "linf", "accuracy": 0.62749, "n": 100, "note": None},
+    {"attack": "jpeg", "accuracy": float("nan"), "n": 7, "note": "a|b\nc \x1b[31m[red]"},
+]
+
+
+def shown(rows: Any, format: str, **options: Any) -> str:
+    out = io.StringIO()
+    show(rows, format, file=out, **options)
+    return out.getvalue()
+
+
+def test_table() -> None:
+    lines = shown(ROWS, "table", percent={"accuracy"}).splitlines()
+    assert [line.split() for line in lines] == [
+        ["attack", "accuracy", "n", "note"],
+        ["linf", "62.7", "100", "-"],
+        ["jpeg", "-", "7", "a|b", "c", "[31m[red]"],
+    ]
+    assert lines[1].index("100") + 2 == lines[2].index("7")  # numbers end in one column
+
+
+def test_json_is_strict() -> None:
+    rows = json.loads(shown(ROWS, "json", percent={"accuracy"}))
+    assert rows[0] == ROWS[0]
+    assert rows[1] == {**ROWS[1], "accuracy": None}
+
+
+def test_csv_comes_back() -> None:
+    rows = list(csv.reader(io.StringIO(shown(ROWS, "csv", percent={"accuracy"}))))
+    assert rows == [
+        ["attack", "accuracy", "n", "note"],
+        ["linf", "0.62749", "100", ""],
+        ["jpeg", "", "7", ROWS[1]["note"]],
+    ]
+
+
+def test_md() -> None:
+    assert shown(ROWS, "md", percent={"accuracy"}).splitlines() == [
+        "| attack | accuracy | n | note |",
+        "| --- | ---: | ---: | --- |",
+        "| linf | 62.7 | 100 | - |",
+        r"| jpeg | - | 7 | a\|b c  [31m[red] |",
+    ]
+
+
+def test_an_arrow_table_with_every_kind_of_value() -> None:
+    moment = datetime(2026, 11, 20, 10, tzinfo=UTC)
+    table = pa.table(
+        [
+            pa.array([b"\x80"]),
+            pa.array([moment], pa.timestamp("us", "UTC")),
+            pa.array([[1.0, math.inf]]),
+            pa.array([True]),
+        ],
+        names=["bits", "at", "list", "list"],
+    )
+    assert json.loads(shown(table, "json")) == [
+        {"bits": "80", "at": "2026-11-20T10:00:00+00:00", "list": [1.0, None], "list_1": True}
+    ]
+    assert shown(table, "csv").splitlines()[1] == '80,2026-11-20T10:00:00+00:00,"[1.0, null]",true'
+
+
+@pytest.mark.parametrize(
+    ("format", "text"), [("json", "[]\n"), ("csv", "a\n"), ("md", "| a |\n| --- |\n"), ("table", "a\n")]
+)
+def test_no_rows(format: str, text: str) -> None:
+    assert shown(pa.table({"a": pa.array([], pa.int32())}), format) == text
+
+
+def test_a_wide_table_is_turned() -> None:
+    rows = [{"number": i, **{f"attack-{a}": a / 32 for a in range(20)}} for i in (0, 1)]
+    lines = [line.split() for line in shown(rows, "table", percent={"attack-16"}).splitlines()]
+    assert lines[0] == ["number", "0", "1"]
+    assert lines[17] == ["attack-16", "50.0", "50.0"]
+    assert len(lines) == 21
+
+
+def test_nothing_is_cut_where_there_is_no_terminal() -> None:
+    rows = [{"a": "x" * 300, "b": i} for i in range(20)]
+    assert shown(rows, "table").count("x" * 300) == 20
+
+
+def test_an_unknown_format_is_told_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"unknown format 'jsn': did you mean 'json'\?"):
+        shown([], "jsn")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@given(rows=st.lists(st.fixed_dictionaries({"a": st.text(), "b": st.none() | st.floats() | st.binary() | st.text()})))
+def test_anything_is_shown(format: str, rows: list[dict[str, Any]]) -> None:
+    text = shown(rows, format)
+    if format == "json":
+        assert len(json.loads(text)) == len(rows)
+    elif format != "csv":
+        assert "\x1b" not in text
+        assert len(text.split("\n")) == len(rows) + (3 if format == "md" else 2) or not rows

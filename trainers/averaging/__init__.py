@@ -1,0 +1,1 @@
+"""Which weights are kept, and is anything fed back? One rule a file."""

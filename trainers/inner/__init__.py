@@ -1,0 +1,1 @@
+"""How do several attacks become training batches? One answer a file."""

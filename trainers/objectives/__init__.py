@@ -1,0 +1,1 @@
+"""What loss, and which forwards does it need? One objective a file."""

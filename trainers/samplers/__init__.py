@@ -1,0 +1,1 @@
+"""Which attack(s) train this batch? One sampler a file."""

@@ -1,0 +1,70 @@
+"""What an epoch's batches added up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.parts import Gain, Seen, State
+
+
+@dataclass
+class Tally:
+    """Sums over one epoch, and each attack's last known robust accuracy on its training batches."""
+
+    attacks: tuple[str, ...]
+    accuracy: Tensor | None
+
+    def __post_init__(self) -> None:
+        unknown = torch.full((len(self.attacks),), torch.nan, dtype=torch.float64)
+        self._known = unknown if self.accuracy is None else self.accuracy.double().clone()
+
+    def open(self) -> None:
+        self._batches = 0
+        self._probability = torch.zeros(len(self.attacks), dtype=torch.float64)
+        self._sums = torch.zeros(4, len(self.attacks), dtype=torch.float64)  # picks, images, correct, cross entropy
+
+    def offered(self, probabilities: Mapping[str, float]) -> None:
+        self._batches += 1
+        self._probability += torch.tensor([probabilities[a] for a in self.attacks], dtype=torch.float64)
+
+    def saw(self, seen: Sequence[Seen]) -> None:
+        for s in seen:
+            column = torch.tensor([1.0, len(s.ce), s.correct.sum(), s.ce.double().sum()], dtype=torch.float64)
+            self._sums[:, self.attacks.index(s.attack)] += column
+
+    def gain(self) -> Gain:
+        """The change of each attack's training accuracy since it was last known, 0 where it was not; the standard error
+        counts this epoch's binomial noise and as much again for the one before."""
+        _, images, correct, _ = self._sums
+        now = torch.where(images > 0, correct / images.clamp(min=1), self._known)
+        change = (now - self._known).nan_to_num(0.0)
+        noise = 2 * (now * (1 - now)).nan_to_num(0.0) / images.clamp(min=1) * (images > 0)
+        self._known = now
+        return Gain(float(change.mean()), float(noise.sum().sqrt() / len(self.attacks)))
+
+    def record(self) -> dict[str, Any]:
+        picks, images, correct, ce = self._sums
+        met = [j for j in range(len(self.attacks)) if images[j] > 0]
+
+        def by_attack(values: Tensor) -> dict[str, float]:
+            return {self.attacks[j]: float(values[j]) for j in met}
+
+        return {
+            "train_loss": float(ce.sum() / images.sum()),
+            "train_accuracy": float(correct.sum() / images.sum()),
+            "probabilities": dict(zip(self.attacks, (self._probability / self._batches).tolist(), strict=True)),
+            "counts": {name: int(n) for name, n in by_attack(picks).items()},
+            "robust": by_attack(correct / images),
+            "losses": by_attack(ce / images),
+        }
+
+    def state_dict(self) -> State:
+        return {"known": self._known}
+
+    def load_state_dict(self, state: State) -> None:
+        self._known = state["known"].clone()

@@ -1,0 +1,1 @@
+"""How much does each image count? One weighting a file."""

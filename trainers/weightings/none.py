@@ -1,0 +1,21 @@
+"""Every image counts the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attacks import View
+from trainers.parts import weightings
+
+
+@weightings.register("none")
+@dataclass
+class Equal:
+    clean: ClassVar[bool] = False
+
+    def __call__(self, p_clean: Tensor | None, p_adv: Tensor, view: View, y: Tensor, epoch: int) -> Tensor:
+        return torch.ones(len(y), device=y.device)
