@@ -60,7 +60,7 @@ def _folder(source: DataSource, data_root: str | os.PathLike[str] | None) -> Pat
     root = data_root or os.environ.get(ROOT_VARIABLE)
     if not root:
         return None
-    folder = Path(root) / source.name / source.folder
+    folder = Path(root).expanduser() / source.name / source.folder
     if not folder.is_dir():
         raise InputError(
             f"expected {source.name} in the folder {folder}, got no such folder: "
@@ -113,7 +113,10 @@ def _pool(source: DataSource, folder: Path) -> Pool:
         images = np.empty((len(ids), height, width, channels), np.uint8)
         for place, i in enumerate(ids.tolist()):
             shard, row = rows[i]
-            images[place] = decode(shard.encoded[row] or b"", source.shape, f"row {row} of {shard.path}")
+            encoded = shard.encoded[row]
+            if encoded is None:
+                raise InputError(f"expected a PNG or JPEG image at row {row} of {shard.path}, got none")
+            images[place] = decode(encoded, source.shape, f"row {row} of {shard.path}")
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
     return Pool(labels, test, pixels, _class_names(source, shards), str(folder))
@@ -174,16 +177,14 @@ def _check_columns(source: DataSource, schema: pa.Schema, path: Path) -> None:
 
 
 def _labels(source: DataSource, table: pa.Table, path: Path) -> NDArray[np.int64]:
-    column = table[source.label_column]
-    labels = np.array([-1 if label is None else label for label in column.to_pylist()], np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= source.num_classes))
-    if len(wrong):
-        row = int(wrong[0])
+    labels = table[source.label_column].to_pylist()
+    wrong = [row for row, label in enumerate(labels) if label is None or not 0 <= label < source.num_classes]
+    if wrong:
         raise InputError(
-            f"expected labels 0..{source.num_classes - 1} for {source.name}, got {column[row].as_py()} in row {row} of "
-            f"{path} ({len(wrong)} such rows): another data set's file?"
+            f"expected labels 0..{source.num_classes - 1} for {source.name}, got {labels[wrong[0]]} in row {wrong[0]} "
+            f"of {path} ({len(wrong)} such rows): another data set's file?"
         )
-    return labels
+    return np.array(labels, np.int64)
 
 
 def _names_in(source: DataSource, schema: pa.Schema) -> tuple[str, ...]:

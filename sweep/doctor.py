@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 def check(storage: Storage, data_root: str | None) -> list[Row]:
     """Rows of check, state (ok, missing, FAILED) and what was found. Only FAILED stops a sweep on the default data."""
     rows = [_try("python", platform.python_version)]
-    rows += [_try(name, lambda name=name: version(name)) for name in PACKAGES]
+    rows += [_try(name, partial(version, name)) for name in PACKAGES]
     rows += [_try("device", _device), _try("storage", lambda: _storage(storage)), _try("ray", _ray)]
     return rows + [_data_set(name, data_root) for name in sources.SOURCES]
 
@@ -52,11 +53,13 @@ def _storage(storage: Storage) -> str:
 
 
 def _ray() -> str:
+    import ray
+
     from sweep import engine
 
     start = time.perf_counter()
     with engine.cluster(os.environ.get("RAY_ADDRESS"), workers=1, verbose=False):
-        total = engine.ray.cluster_resources()
+        total = ray.cluster_resources()
     seconds = time.perf_counter() - start
     return f"{total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs; started and ended in {seconds:.1f} s"
 

@@ -17,14 +17,14 @@ from uuid import uuid4
 from attacks.errors import InputError
 from sweep import datasets, engine, spec, trial
 from sweep.lease import Lease
-from sweep.planner import Planner
+from sweep.planner import Listener, Planner
 from sweep.progress import Progress
 from sweep.spec import Sweep, TrialBase
 from sweep.starting import starting_model
 from sweep.storage import Storage
 from sweep.store import COMPLETE, Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Job, Judged
+from sweep.trial import Job, Judged, Task
 from trainers.data import Dataset, ImageSet
 from trainers.workers import Workers
 
@@ -94,7 +94,7 @@ def drive(store: Store, where: Where, progress: Progress) -> None:
             f"{images.fingerprint}: point --data-root at the same files"
         )
     with (
-        Lease(store.folder),
+        Lease(store.folder) as lease,
         engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
     ):
         granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers)
@@ -108,16 +108,27 @@ def drive(store: Store, where: Where, progress: Progress) -> None:
             revision(),
         )
         baseline = engine.remote(judge_on_test, granted, job, init, images.test, None)
-        if spec.PARTS["sampler"].get(sweep.trial.part("sampler")["name"]).needs_prior:
+        if sweep.trial.compose().sampler.needs_prior:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
             engine.wait([engine.remote(measure_prior, granted, job, init, images.train)])
-        planner = Planner(job, progress.hear)
+        planner = Planner(job, _while_held(lease, progress.hear))
         with progress.searching(planner.done(), sweep.trials):
             engine.search(planner, job, images, init, granted)
         progress.say("judging the pre-trained and the best model on the test split")
         best = best_trial(store)
         last = engine.remote(judge_on_test, granted, job, None, images.test, best) if best else None
         engine.wait([ref for ref in (baseline, last) if ref is not None])
+
+
+def _while_held(lease: Lease, listen: Listener) -> Listener:
+    """The listener, which stops the sweep once another driver has taken it over."""
+
+    def hear(event: str, task: Task, facts: Mapping[str, Any]) -> None:
+        if lease.lost.is_set():
+            raise InputError("this driver lost its lease: another one drives the sweep now, or the storage was away")
+        listen(event, task, facts)
+
+    return hear
 
 
 def best_trial(store: Store) -> dict[str, Any] | None:

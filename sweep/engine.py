@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 SILENCE = {
@@ -23,7 +22,14 @@ SILENCE = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-for _name, _value in SILENCE.items():
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "10000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+"""glibc keeps freed memory for the next step instead of giving it back: 10 to 25 % of a CPU worker's step. Workers of a
+cluster of our own inherit it."""
+for _name, _value in {**SILENCE, **KEEP_MEMORY}.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
@@ -37,9 +43,8 @@ from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 from attacks.errors import InputError  # noqa: E402
 from sweep import trial as trials  # noqa: E402
 from sweep.planner import Planner  # noqa: E402
-from sweep.trial import Job, Judged, Task  # noqa: E402
-from trainers import models  # noqa: E402
-from trainers.data import Dataset, ImageSet  # noqa: E402
+from sweep.trial import Job, Task  # noqa: E402
+from trainers.data import Dataset  # noqa: E402
 from trainers.workers import Workers  # noqa: E402
 
 MAX_FAILURES = 2
@@ -62,7 +67,8 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
     scratch = None
     if address is None:
         scratch = tempfile.mkdtemp(prefix="sweep-ray-")
-        quiet |= {"_node_ip_address": "127.0.0.1", "include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
+        _stay_on_loopback()
+        quiet |= {"include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
         quiet |= {"_temp_dir": scratch, "address": "local"}
     else:
         quiet |= {"address": address}
@@ -76,6 +82,13 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         ray.shutdown()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _stay_on_loopback() -> None:
+    """Ray binds a local cluster to every interface, whatever `_node_ip_address` says, except where it believes that
+    clusters of several nodes are not to be (its default on macOS and Windows): then it uses 127.0.0.1 throughout."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) -> Resources:
@@ -181,9 +194,7 @@ def _in_worker_group(config: dict[str, Any], inputs: Inputs) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _work(
-    config: dict[str, Any], inputs: Inputs, workers: Workers, report: Callable[[dict[str, Any]], bool]
-) -> None:
+def _work(config: dict[str, Any], inputs: Inputs, workers: Workers, report: Callable[[dict[str, Any]], bool]) -> None:
     torch.set_num_threads(inputs.granted.cpus)
     images, init = ray.get([inputs.images, inputs.init])
     outcome = trials.run(inputs.job, Task(**config["task"]), images, init, workers, report)
@@ -214,5 +225,3 @@ def wait(started: list[Any]) -> list[Any]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-

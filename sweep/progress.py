@@ -1,4 +1,4 @@
-"""What a person sees of a running sweep: a live view on a terminal, one line per finished trial elsewhere, on stderr."""
+"""What a person sees of a running sweep: a live view on a terminal, a line per finished trial elsewhere, on stderr."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         if not self.quiet:
-            self.console.print(line, highlight=False)
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     @contextmanager
     def searching(self, done: int, total: int) -> Iterator[None]:
@@ -61,14 +61,16 @@ class Progress:
     def _end(self, task: Task, row: Mapping[str, Any]) -> None:
         self.running.pop(task.number, None)
         self._ended, self._here = self._ended + 1, self._here + 1
-        value = row.get("value")
-        if row["state"] == COMPLETE and (self.best is None or value > self.best[0]):
-            self.best = (value, task.number)
-        told = f"{value:.4f}" if row["state"] == COMPLETE else str(row.get("error", ""))
+        told = str(row.get("error", ""))
+        if row["state"] == COMPLETE:
+            told = f"{row['value']:.4f}"
+            self.best = max(self.best or (row["value"], task.number), (row["value"], task.number), key=lambda b: b[0])
         line = f"trial {task.number} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
         if not self.quiet or row["state"] != COMPLETE:
             best = f"; best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else ""
-            self.console.print(f"{line}; {self._ended}/{self._total}{best}{self._left()}", highlight=False)
+            self.console.print(
+                f"{line}; {self._ended}/{self._total}{best}{self._left()}", highlight=False, soft_wrap=True
+            )
 
     def _left(self) -> str:
         left = self._total - self._ended

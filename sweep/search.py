@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from sweep.spec import Floats, Values
+from sweep.distributions import Floats, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -23,7 +23,7 @@ STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED"
 class Study:
     """Proposes values for the searched addresses, one numbered trial after the other, and hears how they fared.
 
-    Trial 0 is the defaults, moved to the nearest end of a range that excludes them. Trial n is asked from a sampler
+    Trial 0 is the defaults, each moved to the nearest value that is searched. Trial n is asked from a sampler
     seeded by (seed, n), so that a rebuilt study goes on as an undisturbed one would; with one trial at a time the
     proposals are therefore the same whatever was killed in between.
     """
@@ -42,7 +42,7 @@ class Study:
         """The values of trial `number`; numbers come in order, each after `ask` or `replay` of the one before."""
         self._study.sampler = self._sampler(number)
         if number == 0:
-            self._study.enqueue_trial({a: _nearest(self.search[a], v) for a, v in self.defaults.items()})
+            self._study.enqueue_trial({a: self.search[a].nearest(v) for a, v in self.defaults.items()})
         trial = self._study.ask(self._space)
         assert trial.number == number, f"asked for trial {number}, Optuna is at {trial.number}"
         return dict(trial.params)
@@ -74,10 +74,3 @@ def _distribution(d: Floats | Values) -> BaseDistribution:
     if d.integer:
         return IntDistribution(int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
     return FloatDistribution(d.low, d.high, log=d.log, step=d.step)
-
-
-def _nearest(d: Floats | Values, value: Any) -> Any:
-    if isinstance(d, Values):
-        return value if value in d.values else d.values[0]
-    low, high = d.ends()
-    return min(max(value, low), high)

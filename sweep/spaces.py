@@ -20,18 +20,21 @@ def read(space: str) -> str:
     """The text of a space: a name in search_spaces/, or a path to a YAML file."""
     if space.endswith((".yaml", ".yml")):
         try:
-            return Path(space).read_text()
-        except (OSError, UnicodeDecodeError) as e:
-            raise InputError(f"cannot read the search space {space}: {e}") from e
+            return Path(space).expanduser().read_text(encoding="utf-8")
+        except OSError as e:
+            raise InputError(f"cannot read the search space {space}: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise InputError(f"cannot read the search space {space}: it is no UTF-8 text ({e.reason})") from e
     if space not in names():
-        raise unknown("search space", space, names())
-    return (FOLDER / f"{space}.yaml").read_text()
+        raise InputError(f"{unknown('search space', space, names())} (your own: a path that ends in .yaml)")
+    return (FOLDER / f"{space}.yaml").read_text(encoding="utf-8")
 
 
 def profile(dataset: str) -> str:
     """The text of a data set's own defaults; empty where it has none."""
-    path = FOLDER / "datasets" / f"{dataset}.yaml"
-    return path.read_text() if path.is_file() else ""
+    profiles = {p.name: p for p in (FOLDER / "datasets").iterdir()}
+    name = f"{dataset}.yaml"
+    return profiles[name].read_text(encoding="utf-8") if name in profiles else ""
 
 
 def default_attacks() -> list[str]:

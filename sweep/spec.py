@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    Discriminator,
     Field,
-    PositiveInt,
     SerializeAsAny,
-    Tag,
     ValidationError,
+    ValidationInfo,
     create_model,
+    field_validator,
     model_validator,
 )
 
 import attacks
+from attacks.base import ATTACKS, Attack
 from attacks.errors import InputError, unknown
-from sweep import spaces
+from sweep.distributions import Distribution, is_listed
 from sweep.settings import (
-    RANGE,
+    SEARCH,
     SEPARATOR,
-    VALUES,
+    Count,
     Document,
     Strict,
+    Whole,
     at,
     complain,
     faults,
     merge,
     nest,
-    read_yaml,
+    once,
     section,
+    takes_numbers,
+    takes_whole,
 )
 from trainers import evaluate, methods, sources
 from trainers.models import models
@@ -44,75 +48,75 @@ from trainers.pretrain import NORMS, Pretraining
 from trainers.recipe import Recipe
 
 
-class Model(Strict):
-    name: str = "preact-resnet-18"
-    width: PositiveInt = 64
+def _one_of(check: Callable[[str], Any]) -> AfterValidator:
+    """A validator of a name: what raises for an unknown one says so."""
 
-    @model_validator(mode="after")
-    def _known(self) -> Model:
-        models.get(self.name)
-        return self
+    def known(name: str) -> str:
+        check(name)
+        return name
+
+    return AfterValidator(known)
+
+
+AttackName = Annotated[str, _one_of(ATTACKS.get)]
+
+
+class Model(Strict):
+    name: Annotated[str, _one_of(models.get)] = "preact-resnet-18"
+    width: Count = 64
 
 
 class Evaluation(Strict):
-    """`protocol` and `num_steps`: trainers.evaluate. `test_size` images of the test split judge the models reported."""
+    """`protocol` and `num_steps`: trainers.evaluate. Images are judged `batch_size` at a time."""
 
-    protocol: str = "quick"
-    num_steps: PositiveInt | None = None
-    batch_size: PositiveInt = 128
-
-    @model_validator(mode="after")
-    def _known(self) -> Evaluation:
-        self.resolved()
-        return self
+    protocol: Annotated[str, _one_of(evaluate.protocol)] = "quick"
+    num_steps: Count | None = None
+    batch_size: Count = 128
 
     def resolved(self) -> evaluate.Protocol:
         return evaluate.protocol(self.protocol, self.num_steps)
 
 
 class TrialBase(Strict):
-    """Everything that decides a trial's result, but the data and the starting model themselves. The sections of the five
-    parts are added for the method at hand."""
+    """Everything that decides a trial's result, but the data and the starting model themselves. The sections of the
+    five parts are added for the method at hand."""
 
     method: str
-    dataset: str = "digits-photo"
-    split_seed: int = 0
-    train_size: PositiveInt | None = None
-    eval_size: PositiveInt | None = None
+    dataset: Annotated[str, _one_of(sources.source)] = "digits-photo"
+    split_seed: Whole = 0
+    train_size: Count | None = None
+    eval_size: Count | None = None
     model: Model = Model()
-    init: str = "pretrain:linf"
-    attacks: Annotated[tuple[str, ...], Field(min_length=1)] = ()
-    train_attacks: tuple[str, ...] | None = None
-    attack_steps: PositiveInt = 10
-    epsilons: dict[str, float | str] = {}
-    importance: str | dict[str, float] = "balanced"
+    init: Annotated[str, _one_of(lambda init: _expect_start(init))] = "pretrain:linf"
+    attacks: Annotated[tuple[AttackName, ...], Field(min_length=1), AfterValidator(lambda names: once(names))]
+    train_attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)] | None = None
+    attack_steps: Count = 10
+    epsilons: dict[AttackName, Any] = Field(default_factory=dict)
+    importance: Annotated[Any, AfterValidator(lambda reading: _expect_importance(reading))] = "balanced"
     evaluation: Evaluation = Evaluation()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    workers: PositiveInt = 1
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
+    workers: Count = 1
+
+    @field_validator("epsilons")
+    @classmethod
+    def _budgets(cls, epsilons: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        dataset = info.data.get("dataset")
+        checks = [partial(attacks.get, name, dataset, e) for name, e in epsilons.items() if dataset is not None]
+        if found := [fault for check in checks for fault in fault_of(check)]:
+            raise InputError(SEPARATOR.join(found))
+        return epsilons
 
     @model_validator(mode="after")
     def _consistent(self) -> TrialBase:
-        found = _fault_of(lambda: sources.source(self.dataset), "dataset") or self._attacks()
-        found = found or _fault_of(lambda: methods.importance(self.importance, self.families()), "importance")
-        found += self._start()
+        """What only several keys together can get wrong."""
+        names = dict.fromkeys([*self.attacks, *self.trained()])
+        found = [fault for name in names for fault in fault_of(partial(self.attack, name), "attacks")]
+        found = found or fault_of(lambda: methods.importance(self.importance, self.families()), "importance")
         if found:
             raise InputError(SEPARATOR.join(found))
         return self
 
-    def _attacks(self) -> list[str]:
-        names = dict.fromkeys([*self.attacks, *(self.train_attacks or ()), *self.epsilons])
-        found = [fault for name in names for fault in _fault_of(lambda name=name: self.attack(name), "attacks")]
-        if twice := {name for name in self.attacks if self.attacks.count(name) > 1}:
-            found.append(f"attacks: {', '.join(sorted(twice))} is given twice")
-        return found
-
-    def _start(self) -> list[str]:
-        kind, colon, norm = self.init.partition(":")
-        if colon and kind == "pretrain" and norm not in NORMS:
-            return [f"init: expected pretrain:linf, pretrain:l2, pretrain:l1, a file or none, got {self.init!r}"]
-        return []
-
-    def attack(self, name: str) -> attacks.Attack:
+    def attack(self, name: str) -> Attack:
         """The attack with this trial's budget and its own number of steps."""
         return attacks.get(name, dataset=self.dataset, epsilon=self.epsilons.get(name))
 
@@ -142,122 +146,97 @@ class TrialBase(Strict):
         return digest({"trial": self.model_dump(mode="json"), "init": init, "data": fingerprint})
 
 
-class Floats(Strict):
-    """A number between `low` and `high`, uniformly or, with `log`, uniformly in its logarithm; with `step`, on a grid."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-    integer: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Floats:
-        if not self.low < self.high:
-            raise InputError(f"expected low < high, got {self.low} and {self.high}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise InputError(f"expected low > 0 and no step with log: true, got low {self.low} and step {self.step}")
-        return self
-
-    def ends(self) -> list[Any]:
-        return [int(v) if self.integer else v for v in (self.low, self.high)]
-
-
-class Values(Strict):
-    """One of the values given."""
-
-    values: Annotated[tuple[str | bool | int | float, ...], Field(min_length=1)]
-
-    def ends(self) -> list[Any]:
-        return list(self.values)
-
-
-def _kind(given: Any) -> str:
-    listed = isinstance(given, Values) or (isinstance(given, Mapping) and "values" in given)
-    return VALUES if listed else RANGE
-
-
-Distribution = Annotated[
-    Annotated[Floats, Tag(RANGE)] | Annotated[Values, Tag(VALUES)],
-    Discriminator(_kind),
-]
-
-
 class Sweep(Strict):
     """A base trial, what is searched around it, and how many trials there are to be, those run already included."""
 
     space: str
     trial: SerializeAsAny[TrialBase]
-    search: dict[str, Distribution] = {}
+    search: dict[str, Distribution] = Field(default_factory=dict)
     searcher: Literal["tpe", "random"] = "tpe"
-    trials: PositiveInt = 6
+    trials: Count = 6
 
     def configure(self, params: Mapping[str, Any]) -> TrialBase:
         """The trial at these values of the searched addresses; InputError where they make none."""
-        document = merge(self.trial.model_dump(mode="json"), nest(params))
         found: list[str] = []
-        made = _validated(type(self.trial), document, [], found)
+        made = self._made(params, found)
         if made is None:
             raise complain("these values", found)
         return made
+
+    def _made(self, params: Mapping[str, Any], found: list[str]) -> TrialBase | None:
+        document = merge(self.trial.model_dump(mode="json"), nest(params))
+        return _validated(type(self.trial), document, [], found)
 
     def defaults(self) -> dict[str, Any]:
         """The base trial's values at the searched addresses: trial 0."""
         document = self.trial.model_dump(mode="json")
         return {address: at(document, address) for address in self.search}
 
+    def faults_at_ends(self) -> list[str]:
+        """What is wrong with the trials at the ends of the searched ranges, or at the listed values."""
+        return [
+            f"{SEARCH}.{address} = {value}: {fault.removeprefix(f'{address}: ')}"
+            for address, distribution in self.search.items()
+            for value in distribution.ends()
+            for fault in self._faults_at({address: value})
+        ]
 
-SWEEP_KEYS = ("search", "searcher", "trials")
-
-
-def resolve(space: str, overrides: Mapping[str, Any]) -> Sweep:
-    """The sweep of a search space (a name in search_spaces/ or a YAML file) under overrides (a nested document).
-
-    Each layer overrides the one before: the methods' own defaults, what the method's paper states, the profile of the
-    data set, the space's file, `overrides`. Every fault is reported, in one InputError.
-    """
-    said = merge(read_yaml(spaces.read(space), space), overrides)
-    entry = methods.entry(str(said.get("method", "cas")))
-    profile = read_yaml(spaces.profile(str(said.get("dataset", "digits-photo"))), "data set profile")
-    paper: Document = {"train_attacks": list(entry.train)} if entry.train else {}
-    document = merge(merge(merge(paper, nest(entry.settings)), profile), said)
-    document = merge({"attacks": spaces.default_attacks()}, document)
-    names = tuple((kind, _part_name(document.get(kind), name)) for kind, name in entry.parts().items())
-    own = {key: document.pop(key) for key in SWEEP_KEYS if key in document}
-    own |= {"space": space}
-    return load_sweep({**own, "trial": document}, names, space)
+    def _faults_at(self, params: Mapping[str, Any]) -> list[str]:
+        found: list[str] = []
+        self._made(params, found)
+        return found
 
 
-def load_sweep(document: Document, parts: tuple[tuple[str, str], ...], source: str) -> Sweep:
-    """A validated Sweep from its document, as `resolve` made it or sweep.json kept it; every fault in one InputError."""
+SWEEP_KEYS = (SEARCH, "searcher", "trials")
+SEARCHABLE = (*PARTS, "optimizer", "attack_steps", "importance")
+"""What trials of one sweep may differ in: what else there is (data, starting model, judges) they share."""
+
+
+def load_sweep(document: Document, parts: tuple[tuple[str, str], ...], source: str, found: Sequence[str] = ()) -> Sweep:
+    """A validated Sweep from its document, as `resolve` made it or sweep.json kept it; every fault, and those `found`
+    before, in one InputError."""
     trial = trial_class(parts)
-    known = [*known_addresses(trial), *SWEEP_KEYS]
-    found: list[str] = []
-    base = _validated(trial, document["trial"], known, found)
-    own = _validated(Sweep, {**document, "trial": base or TrialBase(method="cas", attacks=("linf",))}, known, found)
-    searched = document.get("search")
-    for address in searched if isinstance(searched, Mapping) else ():
-        found += [] if address in known else [f"search: {unknown('address', address, known)}"]
-        if base is not None and own is not None and address in known:
-            found += _end_faults(own, address)
-    if found or own is None:
-        raise complain(source, list(dict.fromkeys(found)))
+    problems = list(found)
+    addresses = dict(known_addresses(trial))
+    known = [*addresses, *SWEEP_KEYS]
+    if isinstance(searched := document.get(SEARCH), Mapping):
+        kept = {address: _searched(str(address), given, addresses, problems) for address, given in searched.items()}
+        document = {**document, SEARCH: {address: given for address, given in kept.items() if given is not None}}
+    base = _validated(trial, document["trial"], known, problems)
+    own = _validated(Sweep, {**document, "trial": base or TrialBase(method="cas", attacks=("linf",))}, known, problems)
+    if base is not None and own is not None:
+        problems += own.faults_at_ends()
+    if problems or own is None:
+        raise complain(source, list(dict.fromkeys(problems)))
     return own
 
 
-def _end_faults(sweep: Sweep, address: str) -> list[str]:
-    """What is wrong with the trials at the ends of a searched range, or at its listed values."""
-    ends = sweep.search[address].ends()
-    return [fault for value in ends for fault in _fault_of(lambda v=value: sweep.configure({address: v}), f"search: {address} = {value}")]
+def _searched(address: str, given: Any, addresses: Mapping[str, Any], found: list[str]) -> Any:
+    """What is to be searched at an address, whole numbers where it takes only those; None where nothing can be."""
+    searchable = {a: t for a, t in addresses.items() if a.split(".")[0] in SEARCHABLE and not a.endswith(".name")}
+    fault = None
+    if address not in searchable:
+        known = {a.split(".")[0] for a in addresses.keys() - searchable.keys()} - set(PARTS)
+        shared = address in addresses or address.split(".")[0] in known
+        why = "all trials of a sweep share it: give it one value, beside search"
+        fault = f".{address}: {why}" if shared else f": {unknown('address', address, searchable)}"
+    elif isinstance(given, Mapping) and not is_listed(given) and not takes_numbers(searchable[address]):
+        fault = f".{address}: expected a list of values, got a range of numbers"
+    if fault:
+        found.append(SEARCH + fault)
+        return None
+    if not isinstance(given, Mapping) or is_listed(given):
+        return given
+    return {**given, "integer": takes_whole(searchable[address]) or given.get("integer", False)}
 
 
-def reload(document: Document) -> Sweep:
-    """The Sweep that `model_dump(mode="json")` gave this document for."""
-    return load_sweep(document, tuple((kind, document["trial"][kind]["name"]) for kind in PARTS), "sweep.json")
-
-
-def _part_name(section: Any, default: str) -> str:
-    return str(section["name"]) if isinstance(section, Mapping) and "name" in section else default
+def reload(document: Any) -> Sweep:
+    """The Sweep that `model_dump(mode="json")` gave this document for; InputError for anything else."""
+    try:
+        parts = tuple((kind, str(document["trial"][kind]["name"])) for kind in PARTS)
+    except (KeyError, TypeError) as e:
+        raise InputError(f"sweep.json holds no sweep's spec: {type(e).__name__} {e}") from e
+    return load_sweep(document, parts, "sweep.json")
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -272,14 +251,14 @@ def _validated(model: type[S], document: Any, known: list[str], found: list[str]
         return None
 
 
-def known_addresses(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Every address in a document of this class."""
+def known_addresses(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every address in a document of this class, and its type."""
     for name, field in model.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from known_addresses(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", inner
 
 
 @cache
@@ -296,9 +275,29 @@ def digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fault_of(check: Any, address: str) -> list[str]:
+def fault_of(check: Callable[[], Any], address: str = "") -> list[str]:
+    """The fault that a check raises, at its address; none where it passes."""
     try:
         check()
     except InputError as e:
-        return [f"{address}: {e}"]
+        return [f"{address}: {e}" if address else str(e)]
     return []
+
+
+def _expect_importance(reading: Any) -> Any:
+    if isinstance(reading, str) and reading not in methods.IMPORTANCE:
+        raise unknown("importance", reading, methods.IMPORTANCE)
+    weights = reading.values() if isinstance(reading, Mapping) else [] if isinstance(reading, str) else [reading, None]
+    if not all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights):
+        readings = ", ".join(methods.IMPORTANCE)
+        raise InputError(f"expected {readings}, or attacks with a number each, got {reading!r}")
+    return reading
+
+
+FRESH, PRETRAINED = "none", "pretrain"
+
+
+def _expect_start(init: str) -> None:
+    kind, colon, norm = init.partition(":")
+    if colon and kind == PRETRAINED and norm not in NORMS:
+        raise InputError(f"expected {', '.join(f'{PRETRAINED}:{n}' for n in NORMS)}, a file or {FRESH}, got {init!r}")

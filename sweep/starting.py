@@ -19,9 +19,7 @@ from trainers.pretrain import pretrain
 Say = Callable[[str], None]
 
 
-def starting_model(
-    store: Store, base: TrialBase, images: Dataset, granted: engine.Resources, say: Say
-) -> bytes:
+def starting_model(store: Store, base: TrialBase, images: Dataset, granted: engine.Resources, say: Say) -> bytes:
     """The weights that every trial starts from. The sweep keeps its own copy, so that a resumed sweep starts from the
     same bits; pre-trained ones are also shared by all sweeps of a storage, by what they are made of."""
     try:
@@ -58,7 +56,7 @@ def pretraining_key(base: TrialBase, fingerprint: str, norm: str) -> str:
 
 def make_pretrained(base: TrialBase, images: Dataset, cache: Storage, name: str) -> bytes:
     """Pre-trains and puts the model into the cache; a killed run goes on from its own checkpoints there."""
-    model = fresh_model(base, images).to(trial.device())
+    model = trial.placed(fresh_model(base, images))
     recipe = trial.augmented(base.pretrain_recipe(), base.dataset)
     files = cache.child(f"{name}-checkpoints")
     norm = base.init.partition(":")[2]
@@ -71,8 +69,13 @@ def make_pretrained(base: TrialBase, images: Dataset, cache: Storage, name: str)
 
 def fresh_model(base: TrialBase, images: Dataset) -> torch.nn.Module:
     """A new model for the data, its weights drawn from the trial's seed."""
-    settings = {"num_classes": images.num_classes, "in_channels": images.shape[0], "width": base.model.width}
-    return models.create(base.model.name, seed=base.seed, **settings)
+    return models.create(
+        base.model.name,
+        num_classes=images.num_classes,
+        in_channels=images.shape[0],
+        width=base.model.width,
+        seed=base.seed,
+    )
 
 
 def expect_fit(model: torch.nn.Module, images: Dataset, path: str) -> None:

@@ -1,16 +1,15 @@
-"""What a sweep's folder says of its sweeps, trials and driver."""
+"""What a storage says of its sweeps, their trials and drivers."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
-
-import numpy as np
 
 from attacks.errors import InputError
 from sweep import lease, tables
-from sweep.bits import unpack
-from sweep.storage import Storage
+from sweep.intervals import Floats, bootstrap
+from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
 
 Rows = list[dict[str, Any]]
@@ -23,19 +22,19 @@ def sweeps(storage: Storage) -> Rows:
 
 def _sweep(store: Store) -> dict[str, Any]:
     try:
-        document = store.document()
+        document = sound(store)
     except InputError as e:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
     states = store.trials().to_pylist()
     counts = {state.lower(): sum(row["state"] == state for row in states) for state in (COMPLETE, PRUNED, FAILED)}
-    values = [row["value"] for row in states if row["state"] == COMPLETE]
+    values = [row["value"] for row in states if row["state"] == COMPLETE and row["value"] is not None]
     shown = {name: document.get(name) for name in ("space", "method", "dataset", "created", "trials")}
     return {"sweep": store.sweep_id, **shown, **counts, "best": max(values, default=None)}
 
 
 def trials(store: Store) -> Rows:
     """One row a trial, with the epochs it has behind it."""
-    document = store.document()
+    document = sound(store)
     epochs: dict[str, int] = {}
     for row in store.epochs().select(["trial", "epoch"]).to_pylist():
         epochs[row["trial"]] = max(row["epoch"], epochs.get(row["trial"], 0))
@@ -50,47 +49,51 @@ def trials(store: Store) -> Rows:
 
 def driver(store: Store) -> str:
     """One line: who drives the sweep, or how to go on."""
-    done = {row["state"] for row in store.trials().to_pylist()}
     holder = lease.holder(store.folder)
-    if holder is not None:
+    if holder is not None and not holder.dead():
         return f"driven by {holder.shown()}, heartbeat {holder.age():.0f} s ago by this machine's clock"
-    unfinished = PLANNED in done or len(store.plans()) < store.document()["trials"]
-    return f"nobody drives it; go on with: python -m sweep resume {store.sweep_id}" if unfinished else "finished"
+    left = any(row["state"] == PLANNED for row in store.trials().to_pylist())
+    if left or len(store.plans()) < sound(store)["trials"]:
+        return f"nobody drives it; go on with: {command('resume', store)}"
+    return "finished"
+
+
+def command(verb: str, store: Store, what: str = "") -> str:
+    """What to type for a verb on this sweep, or on `what`; a URI is shown without the secrets that it may hold."""
+    usual = store.storage.uri == Storage(default_uri()).uri
+    where = "" if usual else f" --storage {shlex.quote(store.storage.where())}"
+    return f"python -m sweep {verb} {what or store.sweep_id}{where}"
+
+
+def sound(store: Store) -> dict[str, Any]:
+    """sweep.json; InputError where the sweep is unknown, or where it is not what `run` wrote."""
+    document = store.document()
+    try:
+        if isinstance(document["trials"], int) and isinstance(document["fingerprint"], str):
+            document["spec"]["trial"]["optimizer"]["epochs"]
+            return document
+    except (KeyError, TypeError):
+        pass
+    raise InputError(f"{store.folder.where('sweep.json')} is not a sweep's: damaged, or another program's")
 
 
 def best(store: Store) -> Rows:
-    """The COMPLETE trials, best first, down to the last whose value lies within noise of the first: the 95 % interval of
-    the difference, over resampled validation images, holds 0."""
-    store.document()
-    rows = [row for row in store.trials().to_pylist() if row["state"] == COMPLETE]
+    """The COMPLETE trials, best first, that lie within noise of the first: the 95 % interval of the difference, over
+    resampled validation images, holds 0."""
+    sound(store)
+    rows = [row for row in store.trials().to_pylist() if row["state"] == COMPLETE and row["value"] is not None]
     rows.sort(key=lambda row: (-row["value"], row["number"]))
-    scores = _scores(store)
-    kept = [
+    scores = tables.scores(store, "val")
+    return [
         {"number": row["number"], "key": row["key"], "value": row["value"], "behind": rows[0]["value"] - row["value"]}
-        | json.loads(row["params"])
+        | json.loads(row["params"] or "{}")
         for row in rows
         if row is rows[0] or _within_noise(scores.get(rows[0]["key"]), scores.get(row["key"]))
     ]
-    return kept
 
 
-def _scores(store: Store) -> dict[str, Any]:
-    """Trial -> (1, images): each validation image's share in the trial's value."""
-    by_trial: dict[str, list[dict[str, Any]]] = {}
-    for row in store.results().to_pylist():
-        if row["split"] == "val" and row["attack"] != "clean":
-            by_trial.setdefault(row["trial"], []).append(row)
-    return {trial: _image_scores(rows) for trial, rows in by_trial.items()}
-
-
-def _image_scores(rows: Rows) -> Any:
-    groups = {"lp": [r for r in rows if r["family"] == "lp"], "other": [r for r in rows if r["family"] != "lp"]}
-    means = [np.mean([unpack(r["robust_bits"], r["n"]) for r in group], axis=0) for group in groups.values() if group]
-    return np.mean(means, axis=0)[None]
-
-
-def _within_noise(first: Any, other: Any) -> bool:
+def _within_noise(first: Floats | None, other: Floats | None) -> bool:
     if first is None or other is None or first.shape != other.shape:
         return False
-    low, high = tables.bootstrap(first, other)
+    low, high = bootstrap(first, other)
     return low <= 0 <= high

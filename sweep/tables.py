@@ -14,6 +14,7 @@ from sweep.intervals import Floats, bootstrap, percentiles, resample, wilson
 from sweep.store import Store
 
 PRETRAINED = "pretrained"
+AVERAGED = "averaged"
 _FAMILIES = {"clean": 0, "lp": 1, "perceptual": 2, "semantic": 3}
 _WHOLE = {"images": "images", "n": "numbers of images"}  # of the whole table
 _EACH = {"protocol": "protocols", "budget_id": "budgets", "epsilon": "epsilons", "num_steps": "numbers of steps"}
@@ -55,6 +56,15 @@ def table(
             row |= _average_cells(model, names, mean, level)
         _add_gains([row for _, row in whole], means, level)
     return sorted(rows, key=lambda row: (row["method"] != PRETRAINED, -(row["average"] or 0.0), row["number"] or 0))
+
+
+def scores(store: Store, split: str) -> dict[str, Floats]:
+    """Trial -> what each image adds to its value, (1, images): at its last epoch, with its averaged weights where it
+    has some. A trial that met no attack on the split is left out."""
+    rows = sorted(store.results().to_pylist(), key=lambda row: row["weights"] == AVERAGED)
+    judged = [row for row in rows if row["split"] == split and row["robust_bits"] is not None]
+    models = ((key, _Model(None, "", "", [run])) for (*_, key), run in _last(judged).items())
+    return {key: model.scores(list(model.runs[0])) for key, model in models if model.averaged(list(model.runs[0]))}
 
 
 def fractions(rows: Iterable[Row]) -> set[str]:
@@ -176,15 +186,20 @@ def _rows(store: Store, split: str) -> list[Cells]:
 
 def _models(rows: Iterable[Row]) -> list[_Model]:
     """Rows by configuration and weights, each run at its last epoch."""
+    models: dict[tuple[Any, ...], _Model] = {}
+    for (number, method, weights, _), run in _last(rows).items():
+        model = models.setdefault((number, method, weights), _Model(number, method, weights, []))
+        model.runs.append(run)
+    return list(models.values())
+
+
+def _last(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
+    """(number, method, weights, trial) -> attack -> its row, at the last epoch."""
     runs: dict[tuple[Any, ...], dict[int, dict[str, Row]]] = {}
     for row in rows:
         who = (row["number"], row["method"], row["weights"], row["trial"])
         runs.setdefault(who, {}).setdefault(row["epoch"] or 0, {})[row["attack"]] = row
-    models: dict[tuple[Any, ...], _Model] = {}
-    for (number, method, weights, _), epochs in runs.items():
-        model = models.setdefault((number, method, weights), _Model(number, method, weights, []))
-        model.runs.append(epochs[max(epochs)])
-    return list(models.values())
+    return {who: epochs[max(epochs)] for who, epochs in runs.items()}
 
 
 def _attack_names(models: Iterable[_Model]) -> list[str]:

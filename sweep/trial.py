@@ -19,7 +19,7 @@ from sweep.bits import pack
 from sweep.spec import Sweep, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
-from trainers import loop, methods, sources, tradeoff
+from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import Verdict, evaluate
 from trainers.models import io
@@ -33,8 +33,8 @@ Report = Callable[[dict[str, Any]], bool]
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a sweep share, as plain data: it travels to the workers. `init` is the identity of the starting
-    model's weights."""
+    """What all trials of a sweep share, as plain data: it travels to the workers. `init` names the starting model's
+    weights."""
 
     storage: str
     sweep_id: str
@@ -65,14 +65,14 @@ class Task:
 
 
 def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report) -> dict[str, Any] | None:
-    """Trains and judges one trial and returns its outcome, the columns of its `trials` row; None where `report` ended it
-    early. Work whose outcome is stored already is not done again; work begun is gone on with. A trial that diverges or
+    """Trains and judges one trial and returns its outcome, the columns of its `trials` row; None where `report` ended
+    it early. Work whose outcome is stored is not done again; work begun is gone on with. A trial that diverges or
     raises has the outcome FAILED, with the reason. All files are in place before the outcome is.
     """
     done = _stored(job, task)
     if done is not None:
         return done
-    started = datetime.now(UTC)
+    started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     outcome: dict[str, Any] | None
     try:
         value = _train_and_judge(job, task, images, init, workers, report)
@@ -83,9 +83,11 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
         return None
     finished = datetime.now(UTC)
     outcome |= {"started": started.isoformat(), "finished": finished.isoformat()}
-    outcome |= {"seconds": (finished - started).total_seconds(), "host": socket.gethostname(), "device": device_name()}
+    outcome |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
+    outcome |= {"host": socket.gethostname(), "device": device_name()}
     if workers.rank == 0 and outcome["state"] == "COMPLETE":
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
+        checkpoint.clear(_folder(job, task))
     return outcome
 
 
@@ -98,8 +100,16 @@ def device_name() -> str:
 
 
 def starting(weights: bytes) -> nn.Module:
-    """The model of these weights, on this worker's device; channels_last, which is faster on CPUs and GPUs alike."""
-    return io.loads(weights).to(device(), memory_format=torch.channels_last)
+    """The model of these weights, on this worker's device."""
+    return placed(io.loads(weights))
+
+
+def placed(model: nn.Module) -> nn.Module:
+    """The model on this worker's device: channels_last on a GPU; not on CPUs, where torch 2.13's convolutions in that
+    layout corrupt memory with more than one thread."""
+    if not torch.cuda.is_available():
+        return model
+    return model.cuda().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _folder(job: Job, task: Task) -> Storage:
@@ -112,6 +122,18 @@ def _stored(job: Job, task: Task) -> dict[str, Any] | None:
         return found
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _attempts(job: Job, task: Task, workers: Workers) -> int:
+    """How often this work was begun, this time included; kept in its folder."""
+    folder = _folder(job, task)
+    try:
+        attempts = int(folder.read("attempts")) + 1
+    except (FileNotFoundError, ValueError):
+        attempts = 1
+    if workers.rank == 0:
+        folder.write("attempts", str(attempts).encode())
+    return attempts
 
 
 def _train_and_judge(
@@ -203,9 +225,7 @@ def judge(trial: TrialBase, model: nn.Module, images: ImageSet, workers: Workers
     mine = images.subset(torch.arange(len(images))[workers.share(len(images))]).to(device())
     own = {name: trial.attack(name) for name in trial.attacks}
     settings = trial.evaluation
-    verdicts = evaluate(
-        model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size
-    )
+    verdicts = evaluate(model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size)
     return [_of_all(verdict, len(images), workers) for verdict in verdicts]
 
 
@@ -251,7 +271,9 @@ def rows(
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
     n, n_robust = len(verdict.robust), int(verdict.robust.sum())
-    row = {name: getattr(verdict, name) for name in ("attack", "family", "epsilon", "num_steps", "mean_loss", "seconds")}
+    row = {
+        name: getattr(verdict, name) for name in ("attack", "family", "epsilon", "num_steps", "mean_loss", "seconds")
+    }
     row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
     return row | ({"budget_id": None} if verdict.attack == "clean" else {})
 

@@ -74,6 +74,12 @@ def write(files: Files, epoch: int, tensors: dict[str, Tensor], state: dict[str,
         files.delete(str(other))
 
 
+def clear(files: Files) -> None:
+    """Drops every checkpoint, of work that is done."""
+    for epoch in _epochs(files):
+        files.delete(str(epoch))
+
+
 def newest(files: Files) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest checkpoint that verifies; what does not is named in a warning and passed over. What cannot be read for
     another reason than that it is missing is raised: falling back would train again what may be sound."""

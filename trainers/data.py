@@ -22,7 +22,7 @@ from trainers.splits import stratified
 _VAL_PURPOSE, _SUBSET_PURPOSE = 11, 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """images uint8 (N, C, H, W); labels int64 (N,); ids int64 (N,), unique in the data set and kept by subsets."""
 
@@ -53,9 +53,9 @@ class ImageSet:
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set, split. `fingerprint` covers all three splits, `split_seed` cut them, `source` says whence they came."""
+    """A data set, split by `split_seed`; `source` says whence the images came."""
 
     name: str
     num_classes: int

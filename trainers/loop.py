@@ -107,7 +107,7 @@ class _Run:
         net = self.workers.wrap(self.model)
         self.step = Step(self.model, net, self.optimizer, *parts, self.train, self.recipe, self.seed, self.workers)
         self.method.sampler.start(list(self.attacks), importance, prior)
-        self.method.averaging.start(self.model, len(self._batches(0)))
+        self.method.averaging.start(self.model, len(self._batches(0)), self.recipe.epochs)
         self.tally = Tally(tuple(self.attacks), prior.accuracy if prior else None)
 
     def _expect_sense(self, importance: Mapping[str, float], prior: Prior | None) -> None:

@@ -22,7 +22,7 @@ class Pretraining(Recipe):
     """Training from scratch: first `clean_epochs` on clean images, then `epochs` on one attack of `attack_steps`, each
     under the whole of the schedule. Few data need many clean epochs before adversarial ones get anywhere."""
 
-    epochs: int = 80
+    epochs: int = 10
     lr: float = 0.1
     schedule: str = "one-cycle"
     clean_epochs: int = 0

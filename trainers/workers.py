@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
+}
+"""torch 2.13 renamed the option."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Workers:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """What train-mode forwards go through: DDP averages the gradients; batch norm stays each worker's own."""
-        return model if self.count == 1 else DistributedDataParallel(model, broadcast_buffers=False)
+        return model if self.count == 1 else DistributedDataParallel(model, **_OWN_BUFFERS)
 
     def from_first(self, tensor: Tensor, device: torch.device) -> Tensor:
         """Rank 0's tensor, on all workers. They talk through `device`; the result is where `tensor` was."""
@@ -49,9 +57,9 @@ class Workers:
         save, one model."""
         if self.count == 1:
             return
-        buffers = {name for name, _ in model.named_buffers()}
+        buffers = [name for name, _ in model.named_buffers()]  # the order of a loaded state differs between workers
         for weights in (model.state_dict(), averaged or {}):
-            for mine in (weights[name] for name in weights if name in buffers):
+            for mine in (weights[name] for name in buffers if name in weights):
                 if mine.is_floating_point():
                     dist.all_reduce(mine)
                     mine /= self.count

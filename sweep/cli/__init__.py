@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any, NoReturn
 
 import typer
 
@@ -14,7 +15,7 @@ from sweep.cli import catalogue, read, run
 app = typer.Typer(
     name="sweep",
     help="Hyper-parameter sweeps for multi-attack adversarial fine-tuning. Every VERB has its own --help.",
-    no_args_is_help=True,
+    epilog="Example: sweep run cas --trials 6",
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode=None,
@@ -23,23 +24,30 @@ for module in (run, read, catalogue):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 
+_WrongUse: Any = typer.BadParameter.__mro__[1]
+"""Typer's base of what is wrong with a command line."""
 
-def main() -> None:
+
+def main() -> NoReturn:
     """`python -m sweep` and `sweep`. `--debug`, anywhere, shows the traceback of an error."""
     debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        app(prog_name="sweep")
-    except InputError as e:
-        if debug:
-            raise
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.exit(0)
+        sys.exit(app(arguments or ["--help"], prog_name="sweep", standalone_mode=False))
     except Exception as e:
         if debug:
             raise
-        print(f"failed: {type(e).__name__}: {e} (--debug shows where)", file=sys.stderr)
-        sys.exit(1)
+        message, code = _told(e)
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, InputError):
+        return f"error: {error}", 2
+    if isinstance(error, _WrongUse):
+        wrong: Any = error
+        return f"error: {' '.join(wrong.format_message().split())} (--help, after the verb, shows what it takes)", 2
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", 1

@@ -17,7 +17,12 @@ def ls(storage_uri: StorageOption = None, format: FormatOption = "table") -> Non
     """
     from sweep import render, status
 
-    render.show(status.sweeps(storage(storage_uri)), format)
+    kept = storage(storage_uri)
+    rows = status.sweeps(kept)
+    if not rows:
+        typer.echo(f"no sweep in {kept.where()} yet; start one with: python -m sweep run cas", err=True)
+    if rows or format != "table":
+        render.show(rows, format)
 
 
 def status(sweep_id: IdArgument, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
@@ -30,15 +35,12 @@ def status(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Form
     from sweep.store import Store
 
     store = Store(storage(storage_uri), sweep_id)
+    rows = states.trials(store)
     typer.echo(states.driver(store), err=True)
-    render.show(states.trials(store), format)
+    render.show(rows, format)
 
 
-def best(
-    sweep_id: IdArgument,
-    storage_uri: StorageOption = None,
-    format: FormatOption = "table",
-) -> None:
+def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
     """Show the best trial, and those that lie within noise of it on the validation images.
 
     Example: sweep best cas-20261120-213000-3f2a --format json
@@ -46,9 +48,10 @@ def best(
     from sweep import render, status
     from sweep.store import Store
 
-    rows = status.best(Store(storage(storage_uri), sweep_id))
+    store = Store(storage(storage_uri), sweep_id)
+    rows = status.best(store)
     if not rows:
-        raise InputError(f"no trial of {sweep_id} is COMPLETE yet: `sweep status {sweep_id}` shows them")
+        raise InputError(f"no trial of {sweep_id} is COMPLETE yet: see `{status.command('status', store)}`")
     render.show(rows, format)
 
 
@@ -58,7 +61,7 @@ def query(
     storage_uri: StorageOption = None,
     format: FormatOption = "table",
 ) -> None:
-    """Ask the stored results in SQL (DuckDB, read-only). `trials` has a column "param.ADDRESS" for each searched setting.
+    """Ask the stored results in SQL, read-only. `trials` has a column "param.ADDRESS" for each setting searched.
 
     Example: sweep query "select attack, avg(robust_accuracy) from results where split='test' group by 1" --format json
     """

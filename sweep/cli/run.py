@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from attacks.errors import InputError
 from sweep.cli.options import DataRootOption, IdArgument, StorageOption, storage
-from sweep.settings import assignment, merge, nest
+
+if TYPE_CHECKING:
+    from sweep.driver import Where
+    from sweep.store import Store
 
 EXIT_FAILED_TRIALS = 3
 EXIT_INTERRUPTED = 130
@@ -77,16 +77,20 @@ def run(
         "optimizer.epochs": epochs,
         "optimizer.batch_size": batch_size,
         "optimizer.lr": lr,
-        "attacks": attacks.split(",") if attacks else None,
+        "attacks": None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()],
         "attack_steps": attack_steps,
         "evaluation.num_steps": eval_steps,
         "seed": seed,
         "workers": workers,
     }
-    overrides = merge(nest({k: v for k, v in said.items() if v is not None}), _assigned(settings or []))
-    from sweep import driver, spec
+    from sweep import layers
+    from sweep.settings import assignment, merge, nest
 
-    sweep = spec.resolve(space, overrides)
+    flags = nest({address: value for address, value in said.items() if value is not None})
+    overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
+    sweep = layers.resolve(space, overrides)
+    from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
+
     where = driver.Where(
         storage(storage_uri),
         data_root,
@@ -96,7 +100,7 @@ def run(
         max_concurrent,
         verbose,
     )
-    store = driver.create(sweep, where, sweep_id or driver.new_id(space))
+    store = driver.create(sweep, where, driver.new_id(space) if sweep_id is None else sweep_id)
     print(store.sweep_id, flush=True)
     _drive(store, where, quiet)
 
@@ -116,11 +120,15 @@ def resume(
 
     Example: sweep resume cas-20261120-213000-3f2a
     """
-    from sweep import driver
+    from sweep import spec, status
     from sweep.store import Store
 
+    store = Store(storage(storage_uri), sweep_id)
+    spec.reload(status.sound(store)["spec"])
+    from sweep import driver
+
     where = driver.Where(
-        storage(storage_uri),
+        store.storage,
         data_root,
         address or os.environ.get("RAY_ADDRESS"),
         cpus_per_worker,
@@ -128,8 +136,6 @@ def resume(
         max_concurrent,
         verbose,
     )
-    store = Store(where.storage, sweep_id)
-    store.document()
     print(store.sweep_id, flush=True)
     _drive(store, where, quiet)
 
@@ -137,21 +143,21 @@ def resume(
 COMMANDS = {"run": run, "resume": resume}
 
 
-def _assigned(settings: list[str]) -> Mapping[str, Any]:
-    return nest(dict(assignment(text) for text in settings))
+def _drive(store: Store, where: Where, quiet: bool) -> None:
+    from rich.console import Console
 
-
-def _drive(store: Any, where: Any, quiet: bool) -> None:
-    from sweep import driver
+    from sweep import driver, status
     from sweep.progress import Progress
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
         driver.drive(store, where, Progress(Console(stderr=True), quiet))
-    except (KeyboardInterrupt, _Terminated) as e:
+    except (KeyboardInterrupt, _Terminated, SystemExit) as e:
+        if isinstance(e, SystemExit) and e.code != signal.SIGTERM:  # what Ray's own handler, set over ours, exits with
+            raise
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        print(f"interrupted; go on with: {_command('resume', store)}", file=sys.stderr)
-        raise typer.Exit(EXIT_TERMINATED if isinstance(e, _Terminated) else EXIT_INTERRUPTED) from None
+        print(f"interrupted; go on with: {status.command('resume', store)}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED if isinstance(e, KeyboardInterrupt) else EXIT_TERMINATED) from None
     _summary(store)
 
 
@@ -163,33 +169,22 @@ def _terminate(*_: Any) -> None:
     raise _Terminated
 
 
-def _summary(store: Any) -> None:
+def _summary(store: Store) -> None:
     """The best configuration, the table of the pre-trained and the best model, and the commands to go on."""
-    from sweep import driver, render, tables
-    from sweep.store import COMPLETE, FAILED
+    from sweep import driver, render, status, tables
+    from sweep.store import FAILED
 
-    rows = store.trials().to_pylist()
-    best = driver.best_trial(store)
-    if best is None:
-        raise InputError(
-            f"no trial of {store.sweep_id} is {COMPLETE}: `{_command('query', store, sql=True)}` shows the reasons"
-        )
-    print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
-    print(f"  {best['params']}")
+    if (best := driver.best_trial(store)) is not None:
+        print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
+        print(f"  {best['params']}")
     print("\non the test split (%):")
     rows_on_test = tables.table(store, "test")
     render.show(rows_on_test, percent=tables.fractions(rows_on_test))
+    sql = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\""
     print("\ngo on:")
-    for verb in ("resume", "best", "table"):
-        print(f"  {_command(verb, store)}")
-    print(f"  {_command('query', store, sql=True)}")
-    failed = sum(row["state"] == FAILED for row in rows)
-    if failed:
-        print(f"{failed} of {len(rows)} trials FAILED", file=sys.stderr)
+    for verb, what in (("resume", ""), ("best", ""), ("table", ""), ("query", sql)):
+        print(f"  {status.command(verb, store, what)}")
+    states = store.trials().column("state").to_pylist()
+    if FAILED in states:
+        print(f"{states.count(FAILED)} of {len(states)} trials FAILED; the query above shows why", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED_TRIALS)
-
-
-def _command(verb: str, store: Any, sql: bool = False) -> str:
-    where = "" if os.environ.get("SWEEP_STORAGE") else f" --storage {store.storage.uri}"
-    what = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\"" if sql else store.sweep_id
-    return f"python -m sweep {verb} {what}{where}"

@@ -6,6 +6,7 @@ Equation 11 calibrates budgets, which no trainer does.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from attacks.lp import PGDL2, PGDLinf
 from trainers.averaging.ema import Ema, blend
 from trainers.averaging.mde import Mde
 from trainers.methods import importance
-from trainers.parts import Gain, Seen
+from trainers.parts import Gain
 from trainers.recipe import Recipe
 from trainers.samplers.cas import Cas
 from trainers.tally import Tally
@@ -30,7 +31,7 @@ def cas(
     loss: list[list[float]] | None = None,
     tradeoff: list[list[float]] | None = None,
     weights: tuple[float, ...] | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> Cas:
     """Cas after `start`, over the attacks a, b, c..."""
     m = len(accuracy)
@@ -78,7 +79,7 @@ def test_eq_2_and_3_accuracy_and_loss_are_those_of_the_batches_that_an_attack_me
 
 def test_eq_4_the_tradeoff_is_accuracy_after_less_accuracy_before_training_on_each_attack() -> None:
     """All labels 0, logits (0, 1): all wrong. One step on attack a, lr 4: p = (0.269, 0.731), so the logits become
-    0 + 4 * 0.731 = 2.92 and 1 - 4 * 0.731 = -1.92: all right, against both attacks. Training on b changes nothing more."""
+    0 + 4 * 0.731 = 2.92 and 1 - 4 * 0.731 = -1.92: all right, against both attacks. Training on b adds nothing."""
     train, of = toy_images(64, classes=1), toy_attacks("pgd-l2", "hsv")
     model = Biased(0.0, 1.0)
     recipe = Recipe(lr=4.0, momentum=0.0, weight_decay=0.0, batch_size=16)
@@ -125,12 +126,12 @@ def test_eq_7_one_average() -> None:
 def test_eq_7_ema_averages_parameters_and_batch_norm_statistics_after_every_step() -> None:
     model = nn.BatchNorm2d(1)
     ema = Ema(decay=0.5)
-    ema.start(model, steps_per_epoch=391)
+    ema.start(model, steps_per_epoch=391, epochs=20)
     for weight, running, steps in ((3.0, 8.0, 1), (4.0, 0.0, 2)):
         with torch.no_grad():
             model.weight.fill_(weight)
-            model.running_mean.fill_(running)
-            model.num_batches_tracked.fill_(steps)
+            model.get_buffer("running_mean").fill_(running)
+            model.get_buffer("num_batches_tracked").fill_(steps)
         ema.after_step(model)
     mean = ema.weights()
     assert mean is not None
@@ -143,7 +144,7 @@ def test_eq_7_ema_averages_parameters_and_batch_norm_statistics_after_every_step
 @pytest.mark.parametrize(("steps", "decay"), [(391, 0.25), (782, 0.5), (23, 0.25**17)])
 def test_eq_7_the_decay_is_stated_for_391_steps_an_epoch(steps: int, decay: float) -> None:
     ema = Ema(decay=0.25)
-    ema.start(nn.Linear(1, 1), steps_per_epoch=steps)
+    ema.start(nn.Linear(1, 1), steps_per_epoch=steps, epochs=3)
     assert ema.record()["decay"] == pytest.approx(decay)
 
 
@@ -163,10 +164,10 @@ def test_eq_7_the_decay_is_stated_for_391_steps_an_epoch(steps: int, decay: floa
 )
 def test_eq_8_and_10_decay_and_average(gain: float, warm_up: bool, decay: float) -> None:
     mde, model = Mde(tau=0.95, d2=5.0, d3=50.0), nn.BatchNorm2d(1)
-    mde.start(model, steps_per_epoch=7)
+    mde.start(model, steps_per_epoch=7, epochs=20)
     with torch.no_grad():
         model.weight.fill_(3.0)
-        model.running_mean.fill_(2.0)
+        model.get_buffer("running_mean").fill_(2.0)
     live = {name: value.clone() for name, value in model.state_dict().items()}
     assert mde.after_epoch({}, live, {}, Gain(gain, 0.0), warm_up) is None  # nothing is fed back
     assert mde.record()["decay"] == pytest.approx(decay)
@@ -176,9 +177,20 @@ def test_eq_8_and_10_decay_and_average(gain: float, warm_up: bool, decay: float)
     assert float(mean["running_mean"]) == pytest.approx((1 - decay) * 2)
 
 
+@pytest.mark.parametrize(
+    ("horizon", "epochs", "decay"), [(20, 20, 0.64), (20, 10, 0.4096), (20, 40, 0.8), (0, 10, 0.64)]
+)
+def test_eq_8_and_10_the_decay_is_stated_for_20_epochs(horizon: int, epochs: int, decay: float) -> None:
+    """0.64 ** (20 / epochs); as printed with horizon 0."""
+    mde, model = Mde(d3=36.0, horizon=horizon), nn.Linear(1, 1)
+    mde.start(model, steps_per_epoch=7, epochs=epochs)
+    mde.after_epoch({}, model.state_dict(), {}, Gain(0.01, 0.0), False)
+    assert mde.record()["decay"] == pytest.approx(decay)
+
+
 def test_eq_8_the_gain_is_the_mean_over_the_attacks_of_the_change_on_the_probe() -> None:
-    """All labels 0, logits (0, 1), as in Eq. 4's example: one epoch makes every image right against both attacks. The gain
-    is (1 + 1) / 2 = 1, the decay max(0, 1 - 5) = 0, so the average becomes the live weights."""
+    """All labels 0, logits (0, 1), as in Eq. 4's example: one epoch makes every image right against both attacks. The
+    gain is (1 + 1) / 2 = 1, the decay max(0, 1 - 5) = 0, so the average becomes the live weights."""
     train, of = toy_images(16, classes=1), toy_attacks("pgd-l2", "hsv")
     recipe = Recipe(epochs=1, lr=4.0, momentum=0.0, weight_decay=0.0, batch_size=16, schedule="constant", warm_up=1.0)
     fitted = tune("cas", Biased(0.0, 1.0), train, of, recipe)
@@ -213,7 +225,7 @@ def test_eq_9_accuracy_loss_and_tradeoff() -> None:
     p(a) = 1 / (1 + e^-0.8) = 0.68997."""
     sampler = cas([0.5, 0.6], [[1.0, 2.0], [7.0, 7.0], [3.0, 2.0]], [[0.1, -0.3], [0.0, 0.2]], w1=10, w2=1, w3=0.5)
     assert probabilities(sampler, [0, 2], warm_up=False) == pytest.approx([0.68997, 0.31003], abs=1e-5)
-    # b trains images 0 and 2: loss 4 and 1, one right. acc[b] = 0.9 * 0.6 + 0.1 * 0.5 = 0.59, so b: 4.1 + 2.5 + 0.1 = 6.7
+    # b trains images 0 and 2: loss 4 and 1, one right. acc[b] = 0.9 * 0.6 + 0.1 * 0.5 = 0.59: b 4.1 + 2.5 + 0.1 = 6.7
     sampler.observe(batch_of([0, 2]), [seen("b", [4.0, 1.0], [0, 1])])
     assert probabilities(sampler, [0, 2], warm_up=False) == pytest.approx([0.54983, 0.45017], abs=1e-5)
     # image 1 has the new accuracy and its old loss: a 5 + 7 - 0.1, b 4.1 + 7 + 0.1: 0.7 apart
@@ -228,7 +240,7 @@ def test_eq_9_with_the_factor_of_eq_6() -> None:
 @pytest.mark.parametrize(("off", "odds"), [("w1", 2 - 0.1), ("w2", 10 * 0.1 - 0.1), ("w3", 10 * 0.1 + 2)])
 def test_eq_9_a_weight_of_0_drops_its_term(off: str, odds: float) -> None:
     """a against b: 0.1 less accurate, its loss 2 more, its trade-off 0.2 less."""
-    settings = {"w1": 10.0, "w2": 1.0, "w3": 0.5} | {off: 0.0}
+    settings: dict[str, Any] = {"w1": 10.0, "w2": 1.0, "w3": 0.5} | {off: 0.0}
     sampler = cas([0.5, 0.6], [[3.0, 1.0]], [[-0.2, 0.0], [0.0, 0.0]], **settings)
     p = probabilities(sampler, [0], warm_up=False)
     assert math.log(p[0] / p[1]) == pytest.approx(odds, abs=1e-6)
@@ -253,7 +265,3 @@ def test_alg_1_warm_up_comes_first_and_both_phases_update_accuracy_and_loss() ->
     assert all(abs(math.log(o)) < 0.2 for o in odds[:2])
     assert abs(math.log(odds[2])) > 1
     assert met[0] == 32  # each image met one attack
-
-
-def test_a_view_of_the_whole_batch_is_what_samplers_see() -> None:
-    assert [field for field in Seen.__dataclass_fields__] == ["attack", "ce", "correct", "robust_all", "steps_correct"]

@@ -30,8 +30,8 @@ def toy_images(n: int = 48, classes: int = 3, size: int = 8, seed: int = 0) -> I
     return ImageSet(pixels, labels, torch.arange(n) * 3 + 1)
 
 
-def toy_net(classes: int = 3, seed: int = 0) -> nn.Module:
-    return models.create(num_classes=classes, width=2, mean=[0.4] * 3, std=[0.25] * 3, seed=seed)
+def toy_net(classes: int = 3, seed: int = 0, **more: Any) -> nn.Module:
+    return models.create(num_classes=classes, width=2, mean=[0.4] * 3, std=[0.25] * 3, seed=seed, **more)
 
 
 def toy_attacks(*names: str, steps: int = 1) -> dict[str, Attack]:
@@ -69,7 +69,8 @@ def tune(name: str, model: nn.Module, train: ImageSet, of: Mapping[str, Attack],
     """fit() with the catalogue's method, equal importance and, for samplers that need one, a flat prior."""
     made = more.pop("method", None) or method(name)
     prior = more.pop("prior", None) or (flat_prior(train, of) if made.sampler.needs_prior else None)
-    return fit(model, train, of, made, recipe, **{"importance": ones(of), "seed": 0, "prior": prior} | more)
+    settings: dict[str, Any] = {"importance": ones(of), "seed": 0, "prior": prior} | more
+    return fit(model, train, of, made, recipe, **settings)
 
 
 def told(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

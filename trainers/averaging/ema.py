@@ -49,7 +49,7 @@ class Ema:
     def wants_gain(self) -> str | None:
         return None
 
-    def start(self, model: nn.Module, steps_per_epoch: int) -> None:
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
         self._decay = self.decay ** (CIFAR_STEPS_PER_EPOCH / steps_per_epoch)
         self._mean = snapshot(model)
 

@@ -20,7 +20,7 @@ class Live:
     def wants_gain(self) -> str | None:
         return None
 
-    def start(self, model: nn.Module, steps_per_epoch: int) -> None:
+    def start(self, model: nn.Module, steps_per_epoch: int, epochs: int) -> None:
         pass
 
     def after_step(self, model: nn.Module) -> None:

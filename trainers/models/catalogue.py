@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def create(
 
 def _check(num_classes: int, in_channels: int, width: int, mean: Sequence[float], std: Sequence[float]) -> None:
     for label, value, least in (("num_classes", num_classes, 2), ("in_channels", in_channels, 1), ("width", width, 1)):
-        if not isinstance(value, int) or value < least:
+        if type(value) is not int or value < least:
             raise InputError(f"expected a whole {label} >= {least}, got {value!r} (model)")
-    if not len(mean) == len(std) == in_channels or not all(s > 0 for s in std):
+    numbers = all(isinstance(number, int | float) and isfinite(number) for number in (*mean, *std))
+    if not (numbers and len(mean) == len(std) == in_channels and all(s > 0 for s in std)):
         raise InputError(f"expected {in_channels} means and {in_channels} stds > 0, got {mean} and {std} (model)")

@@ -77,8 +77,9 @@ def _shapes(architecture: dict[str, Any], origin: str) -> Shapes:
     try:
         with torch.device("meta"):
             state: dict[str, Tensor] = create(**architecture).state_dict()
-    except (InputError, TypeError, RuntimeError) as error:
-        raise InputError(f"expected a known architecture, got {architecture}: {origin} ({error})") from None
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"expected a known architecture, got {architecture}: {origin} ({reason})") from None
     return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
 
 
