@@ -29,6 +29,7 @@ def load(
     data_root: str | os.PathLike[str] | None = None,
     train_size: int | None = None,
     eval_size: int | None = None,
+    test_size: int | None = None,
     val_size: int | None = None,
     split_seed: int = 0,
 ) -> Dataset:
@@ -40,7 +41,15 @@ def load(
     def read(source: DataSource) -> Pool:
         return _pool(source, _folder(source, data_root) or _download(source))
 
-    return data.load(name, read, train_size=train_size, eval_size=eval_size, val_size=val_size, split_seed=split_seed)
+    return data.load(
+        name,
+        read,
+        train_size=train_size,
+        eval_size=eval_size,
+        test_size=test_size,
+        val_size=val_size,
+        split_seed=split_seed,
+    )
 
 
 def where(name: str, data_root: str | os.PathLike[str] | None = None) -> str:

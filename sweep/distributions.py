@@ -52,9 +52,8 @@ class Floats(Strict):
         if value is None:
             return low
         inside = min(max(value, low), high)
-        if self.step is None:
-            return inside
-        on_grid = low + round((inside - low) / self.step) * self.step
+        step = self.step or (1 if self.integer else None)
+        on_grid = inside if step is None else low + round((inside - low) / step) * step
         return int(on_grid) if self.integer else on_grid
 
 

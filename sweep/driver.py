@@ -79,6 +79,7 @@ def load(base: TrialBase, data_root: str | None) -> Dataset:
         data_root=data_root,
         train_size=base.train_size,
         eval_size=base.eval_size,
+        test_size=base.test_size,
         split_seed=base.split_seed,
     )
 

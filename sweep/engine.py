@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweep.planner import Planner  # and with it Optuna, which workers do without
 
 SILENCE = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -42,7 +45,6 @@ from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 
 from attacks.errors import InputError  # noqa: E402
 from sweep import trial as trials  # noqa: E402
-from sweep.planner import Planner  # noqa: E402
 from sweep.trial import Job, Task  # noqa: E402
 from trainers.data import Dataset  # noqa: E402
 from trainers.workers import Workers  # noqa: E402

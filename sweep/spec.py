@@ -79,13 +79,15 @@ class Evaluation(Strict):
 
 class TrialBase(Strict):
     """Everything that decides a trial's result, but the data and the starting model themselves. The sections of the
-    five parts are added for the method at hand."""
+    five parts are added for the method at hand. `eval_size` images of val and of test are judged, all where it is None;
+    `test_size` says otherwise for test."""
 
     method: str
     dataset: Annotated[str, _one_of(sources.source)] = "digits-photo"
     split_seed: Whole = 0
     train_size: Count | None = None
     eval_size: Count | None = None
+    test_size: Count | None = None
     model: Model = Model()
     init: Annotated[str, _one_of(lambda init: _expect_start(init))] = "pretrain:linf"
     attacks: Annotated[tuple[AttackName, ...], Field(min_length=1), AfterValidator(lambda names: once(names))]

@@ -85,14 +85,15 @@ def load(
     *,
     train_size: int | None = None,
     eval_size: int | None = None,
+    test_size: int | None = None,
     val_size: int | None = None,
     split_seed: int = 0,
 ) -> Dataset:
     """The data set called `name`; `read` fetches those that are not embedded.
 
     First `val_size` images (None: the data set's own fraction) are cut from train by `split_seed`; then train is cut to
-    `train_size` images, val and test to `eval_size` each (None: all). Every choice is class-stratified. Only the images
-    chosen are decoded. InputError: an unknown name, sizes that are not there.
+    `train_size` images, val and test to `eval_size` each, or test to `test_size` (None: all). Every choice is
+    class-stratified. Only the images chosen are decoded. InputError: an unknown name, sizes that are not there.
     """
     about = source(name)
     if about.embedded:
@@ -101,7 +102,8 @@ def load(
         raise InputError(f"{name} is read from files: load it with sweep.datasets.load, or use digits or digits-photo")
     else:
         pool = read(about)
-    ids = _split(about, pool, train_size, eval_size, val_size, split_seed)
+    sizes = {"train_size": train_size, "eval_size": eval_size, "test_size": test_size, "val_size": val_size}
+    ids = _split(about, pool, sizes, split_seed)
     train, val, test = (ImageSet(pool.pixels(ids[split], split), pool.labels[ids[split]], ids[split]) for split in ids)
     return Dataset(
         name=name,
@@ -115,19 +117,18 @@ def load(
     )
 
 
-def _split(
-    about: DataSource, pool: Pool, train_size: int | None, eval_size: int | None, val_size: int | None, seed: int
-) -> dict[str, Tensor]:
+def _split(about: DataSource, pool: Pool, sizes: dict[str, int | None], seed: int) -> dict[str, Tensor]:
     """The ids of train, val and test, in this order."""
     ids = torch.arange(len(pool.labels))
     rest, test = ids[~pool.test], ids[pool.test]
-    size = round(about.val_fraction * len(rest)) if val_size is None else val_size
+    size = round(about.val_fraction * len(rest)) if sizes["val_size"] is None else sizes["val_size"]
     if not 0 < size < len(rest):
         raise InputError(f"expected 0 < val_size < {len(rest)} (the training images of {about.name}), got {size}")
     val = stratified(rest, pool.labels[rest], size, seed=seed, purpose=_VAL_PURPOSE)
     train = rest[~torch.isin(rest, val)]
 
-    def cut(ids: Tensor, wanted: int | None, option: str, split: str) -> Tensor:
+    def cut(ids: Tensor, option: str, split: str) -> Tensor:
+        wanted = sizes[option]
         if wanted is None:
             return ids
         if not 0 < wanted <= len(ids):
@@ -136,7 +137,7 @@ def _split(
         return stratified(ids, pool.labels[ids], wanted, seed=seed, purpose=_SUBSET_PURPOSE)
 
     return {
-        "train": cut(train, train_size, "train_size", "training"),
-        "val": cut(val, eval_size, "eval_size", "validation"),
-        "test": cut(test, eval_size, "eval_size", "test"),
+        "train": cut(train, "train_size", "training"),
+        "val": cut(val, "eval_size", "validation"),
+        "test": cut(test, "eval_size" if sizes["test_size"] is None else "test_size", "test"),
     }

@@ -334,6 +334,7 @@ OTHER: dict[str, Any] = {
     "dataset": "digits",
     "split_seed": 1,
     "train_size": 100,
+    "test_size": 30,
     "eval_size": 50,
     "model.width": 4,
     "init": "pretrain:l1",

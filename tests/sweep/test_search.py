@@ -1,0 +1,146 @@
+"""The adviser: what it proposes, and that a rebuilt one goes on as an undisturbed one would."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from sweep.distributions import Floats, Values
+from sweep.search import Study
+
+SPACE: dict[str, Floats | Values] = {
+    "a.log": Floats(low=0.001, high=1.0, log=True),
+    "b.float": Floats(low=-1.0, high=1.0),
+    "c.int": Floats(low=1, high=9, integer=True),
+    "d.step": Floats(low=0.0, high=2.0, step=0.5),
+    "e.even": Floats(low=2, high=64, log=True, integer=True),
+    "f.kind": Values(values=("x", "y", True, 3, 0.5)),
+}
+DEFAULTS: dict[str, Any] = {"a.log": 0.1, "b.float": 0.0, "c.int": 3, "d.step": 1.5, "e.even": 8, "f.kind": "y"}
+SEARCHERS = ("tpe", "random")
+Trial = tuple[dict[str, Any], str, float | None]
+
+
+def made(searcher: str = "tpe", seed: int = 0) -> Study:
+    return Study(SPACE, DEFAULTS, seed, searcher)
+
+
+def outcome(number: int, params: dict[str, Any]) -> tuple[str, float | None]:
+    """Best at b = 0.5 with kind x; every seventh trial is FAILED, another one PRUNED."""
+    if number % 7 == 5:
+        return "FAILED", None
+    if number % 7 == 3:
+        return "PRUNED", None
+    return "COMPLETE", -((params["b.float"] - 0.5) ** 2) + (params["f.kind"] == "x")
+
+
+def run(study: Study, start: int, count: int) -> list[Trial]:
+    trials: list[Trial] = []
+    for number in range(start, count):
+        params = study.ask(number)
+        state, value = outcome(number, params)
+        study.tell(number, state, value)
+        trials.append((params, state, value))
+    return trials
+
+
+def rebuilt(history: list[Trial], searcher: str, seed: int = 0) -> Study:
+    """A new study with the history as a sweep's folder gives it, through JSON."""
+    study = made(searcher, seed)
+    for number, (params, state, value) in enumerate(history):
+        study.replay(number, json.loads(json.dumps(params)))
+        study.tell(number, state, value)
+    return study
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_proposals_lie_in_the_space(searcher: str) -> None:
+    for params, *_ in run(made(searcher), 0, 30):
+        assert list(params) == list(SPACE)
+        assert 0.001 <= params["a.log"] <= 1.0
+        assert -1.0 <= params["b.float"] <= 1.0
+        assert isinstance(params["c.int"], int)
+        assert 1 <= params["c.int"] <= 9
+        assert params["d.step"] in (0.0, 0.5, 1.0, 1.5, 2.0)
+        assert isinstance(params["e.even"], int)
+        assert 2 <= params["e.even"] <= 64
+        assert any(params["f.kind"] is value or params["f.kind"] == value for value in ("x", "y", True, 3, 0.5))
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_trial_0_is_the_defaults(searcher: str) -> None:
+    assert made(searcher).ask(0) == DEFAULTS
+
+
+def test_trial_0_is_the_nearest_that_is_searched() -> None:
+    outside = {"a.log": 5, "b.float": -7.0, "c.int": 2.6, "d.step": 0.8, "e.even": None, "f.kind": "z"}
+    nearest = {"a.log": 1.0, "b.float": -1.0, "c.int": 3, "d.step": 1.0, "e.even": 2, "f.kind": "x"}
+    assert Study(SPACE, outside, 0).ask(0) == nearest
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_rebuilt_study_goes_on_as_an_undisturbed_one(searcher: str, seed: int) -> None:
+    undisturbed = run(made(searcher, seed), 0, 18)
+    for killed in (0, 1, 4, 6, 11, 15, 17):
+        assert run(rebuilt(undisturbed[:killed], searcher, seed), killed, 18) == undisturbed[killed:]
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_a_trial_that_was_running_is_told_later(searcher: str) -> None:
+    history = run(made(searcher), 0, 14)
+    study = rebuilt(history[:13], searcher)
+    params, state, value = history[13]
+    study.replay(13, params)
+    beside = study.ask(14)  # while 13 is running
+    study.tell(13, state, value)
+    other = rebuilt(history[:13], searcher)
+    other.replay(13, params)
+    assert other.ask(14) == beside
+
+
+def test_no_two_trials_and_no_two_seeds_are_alike() -> None:
+    for searcher in SEARCHERS:
+        proposals = [json.dumps(params) for seed in (0, 1) for params, *_ in run(made(searcher, seed), 0, 15)[1:]]
+        assert len(set(proposals)) == 28
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_telling_twice_is_harmless(searcher: str) -> None:
+    history = run(made(searcher), 0, 13)
+    study = rebuilt(history, searcher)
+    for number, (_, state, value) in enumerate(history):
+        study.tell(number, state, value)
+        study.tell(number, "COMPLETE", 99.0)
+    assert study.ask(13) == rebuilt(history, searcher).ask(13)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None])
+def test_a_value_that_is_no_number_is_a_failure(value: float | None) -> None:
+    history = run(made(), 0, 12)
+    params = history[4][0]
+    odd = [*history[:4], (params, "COMPLETE", value), *history[5:]]
+    failed = [*history[:4], (params, "FAILED", None), *history[5:]]
+    assert rebuilt(odd, "tpe").ask(12) == rebuilt(failed, "tpe").ask(12)
+    states = [trial.state.name for trial in rebuilt(odd, "tpe")._study.trials]
+    assert states[:6] == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED", "FAIL", "FAIL"]
+
+
+def test_tpe_learns() -> None:
+    space: dict[str, Floats | Values] = {"x": Floats(low=-10, high=10)}
+    values = []
+    study = Study(space, {"x": 9.0}, 0)
+    for number in range(40):
+        value = -((study.ask(number)["x"] - 3) ** 2)
+        study.tell(number, "COMPLETE", value)
+        values.append(value)
+    assert sum(values[20:]) / 20 > sum(values[:20]) / 20 + 5
+    assert max(values) > -0.1
+
+
+def test_nothing_to_search_proposes_the_base_trial() -> None:
+    study = Study({}, {}, 0)
+    assert [study.ask(number) for number in range(3)] == [{}, {}, {}]
