@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from attacks.errors import InputError
-from sweep.settings import RANGE, VALUES, Number, Strict, once
+from sweep.settings import RANGE, VALUES, Number, Strict, distinct
 
 
 def _plain(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ class Floats(Strict):
 class Values(Strict):
     """One of the values given."""
 
-    values: Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(lambda values: once(_plain(values)))]
+    values: Annotated[tuple[Any, ...], AfterValidator(_plain), AfterValidator(distinct)]
 
     def ends(self) -> list[Any]:
         return list(self.values)

@@ -59,8 +59,10 @@ def _members(annotation: Any) -> set[Any]:
     return set(typing.get_args(annotation)) or {annotation}
 
 
-def once(given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values, none of which may stand there twice."""
+def distinct(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values, of which there must be one at least, and none twice."""
+    if not given:
+        raise InputError("expected at least one, got none")
     if twice := {str(one) for one in given if given.count(one) > 1}:
         raise InputError(f"expected each once, got {', '.join(sorted(twice))} twice")
     return given
@@ -217,11 +219,13 @@ def _remedy(place: tuple[Any, ...], address: str, known: list[str]) -> str:
     if kind := {RANGE, VALUES} & set(place):
         known = [f"{before}.{key}" for key in (("values",) if VALUES in kind else ("low", "high", "log", "step"))]
     here = {name.removeprefix(before + dot).split(".")[0] for name in known if name.startswith(before + dot)}
-    if near := difflib.get_close_matches(last, here, n=1):
-        return f"; did you mean {near[0] if kind else before + dot + near[0]}?"
-    ends = [name.rpartition(".")[2] for name in known]
-    if not dot and (near := difflib.get_close_matches(last, ends, n=1)):
-        return f"; did you mean {' or '.join(n for n, end in zip(known, ends, strict=True) if end == near[0])}?"
+    ends = [] if dot else [name.rpartition(".")[2] for name in known]
+    near = last if last in ends else next(iter(difflib.get_close_matches(last, here, n=1)), None)
+    if near in here:
+        return f"; did you mean {near if kind else before + dot + near}?"
+    near = near or next(iter(difflib.get_close_matches(last, ends, n=1)), None)
+    if near is not None:
+        return f"; did you mean {' or '.join(n for n in known if n.rpartition('.')[2] == near)}?"
     return f"; known: {', '.join(sorted(here))}"
 
 
@@ -229,7 +233,6 @@ _RULES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than": lambda ctx: f"expected > {ctx['gt']}",
     "greater_than_equal": lambda ctx: f"expected >= {ctx['ge']}",
     "less_than": lambda ctx: f"expected < {ctx['lt']}",
-    "too_short": lambda ctx: f"expected at least {ctx['min_length']} of them",
     "int_from_float": lambda ctx: "expected a whole number",
     "finite_number": lambda ctx: "expected a finite number",
     "literal_error": lambda ctx: f"expected {ctx['expected']}",

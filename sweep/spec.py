@@ -33,10 +33,10 @@ from sweep.settings import (
     Whole,
     at,
     complain,
+    distinct,
     faults,
     merge,
     nest,
-    once,
     section,
     takes_numbers,
     takes_whole,
@@ -90,8 +90,8 @@ class TrialBase(Strict):
     test_size: Count | None = None
     model: Model = Model()
     init: Annotated[str, _one_of(lambda init: _expect_start(init))] = "pretrain:linf"
-    attacks: Annotated[tuple[AttackName, ...], Field(min_length=1), AfterValidator(lambda names: once(names))]
-    train_attacks: Annotated[tuple[AttackName, ...], Field(min_length=1)] | None = None
+    attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)]
+    train_attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)] | None = None
     attack_steps: Count = 10
     epsilons: dict[AttackName, Any] = Field(default_factory=dict)
     importance: Annotated[Any, AfterValidator(lambda reading: _expect_importance(reading))] = "balanced"

@@ -199,6 +199,6 @@ def test_scores_are_of_the_last_epoch_and_the_averaged_weights(store: Store) -> 
 
 def test_scores_mean_what_a_table_averages(store: Store) -> None:
     rng = np.random.default_rng(0)
-    bits = {attack: [bool(b) for b in rng.random(50) < 0.5] for attack in FAMILY}
+    bits: dict[str, Any] = {attack: [bool(b) for b in rng.random(50) < 0.5] for attack in FAMILY}
     judge(store, 0, **bits)
     assert tables.scores(store, "val")["k0"].mean() == pytest.approx(tables.table(store, "val")[0]["average"])

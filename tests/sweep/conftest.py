@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shells import FAMILY, Shell, verdict
+
+from sweep.layers import resolve
+from sweep.settings import nest
+from sweep.storage import Storage
+from sweep.store import Store
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    monkeypatch.setenv("SWEEP_STORAGE", str(tmp_path / "results"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("SWEEP_DATA", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def finished(sweep: Shell) -> Store:
+    """A finished sweep `s` of two trials, and the pre-trained model's verdicts."""
+    made = Store(Storage(str(sweep.results)), "s")
+    resolved = resolve("sat", nest({"trials": 2, "dataset": "digits"}))
+    document = {"space": "sat", "method": "sat", "dataset": "digits", "fingerprint": "f", "trials": 2, "seed": 0}
+    made.create(document | {"created": "2026-11-20T10:00:00+00:00", "spec": resolved.model_dump(mode="json")})
+    for number, (key, method) in enumerate([("k0", "sat"), ("k1", "sat"), ("p", "pretrained")]):
+        for split in ("val", "test"):
+            made.write_results(key, f"{split}-live", [verdict(number, method, split, a) for a in FAMILY])
+        if method == "sat":
+            params = {"optimizer.lr": 0.1 + number}
+            made.write_plan(number, {"key": key, "seed": 0, "method": "sat", "params": params})
+            made.commit_trial({"number": number, "key": key, "state": "COMPLETE", "value": 0.5, "params": params})
+    return made

@@ -1,0 +1,170 @@
+"""Wrong use: exit code 2, one message for each fault, no traceback, nothing written, Ray not started."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from shells import Shell
+
+from attacks.errors import InputError
+from sweep import cli
+from sweep.store import Store
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rnu", "No such command 'rnu'. Did you mean 'run'? "),
+        ("run", "Missing argument 'space'. "),
+        ("run cas --trails 3", "No such option: --trails"),
+        ("run cas --trials x", "Invalid value for '--trials': "),
+        ("run cas --trials 1.5", "Invalid value for '--trials': "),
+        ("run cas --max-concurrent -1", "Invalid value for '--max-concurrent': "),
+        ("run cas --cpus-per-worker 0", "Invalid value for '--cpus-per-worker': "),
+        ("run cass", "unknown search space 'cass': did you mean 'cas'? "),
+        ("run none.yaml", "cannot read the search space none.yaml: No such file or directory"),
+        ("run cas --dataset cifar1", "cas: dataset: unknown data set 'cifar1': did you mean 'cifar10'?"),
+        ("run cas --attacks linf,jpg", "cas: attacks.1: unknown attack 'jpg': did you mean 'jpeg'?"),
+        ("run cas --attacks ,", "cas: attacks: expected at least one, got none"),
+        ("run cas --set method=cass", "cas: method: unknown method 'cass': did you mean 'cas'?"),
+        ("run cas --set sampler.w1", "expected --set ADDRESS=VALUE, got 'sampler.w1'"),
+        ("run cas --set =3", "expected --set ADDRESS=VALUE, got '=3'"),
+        ("run cas --set sampler.w1=[", "expected a YAML value after sampler.w1=, got '['"),
+        ("run cas --set optimzer.lr=1", "cas: optimzer: unknown key; did you mean optimizer?"),
+        ("run cas --set optimizer.epoch=1", "cas: optimizer.epoch: unknown key; did you mean optimizer.epochs?"),
+        ("run cas --set batch_size=3", "cas: batch_size: unknown key; did you mean evaluation.batch_size or optimizer"),
+        ("run cas --set sampler.w1=-1", "cas: sampler.w1: expected w1 >= 0, got -1.0"),
+        ("run cas --set optimizer.lr=x", "cas: optimizer.lr: expected a number, got 'x'"),
+        ("run cas --set search.seed={values: [1, 2]}", "cas: search.seed: all trials of a sweep share it: "),
+        ("run cas --trials 0", "cas: trials: expected > 0, got 0"),
+        ("run cas --width 0", "cas: model.width: expected > 0, got 0"),
+        ("run cas --model resnet", "cas: model.name: unknown model 'resnet': "),
+        ("run cas --lr -1", "cas: optimizer.lr: expected lr >= 0, got -1.0"),
+        ("run cas --epochs 0", "cas: optimizer.epochs: expected epochs >= 1, got 0"),
+        ("run cas --seed -1", "cas: seed: expected >= 0, got -1"),
+        ("run cas --init pretrain:l3", "cas: init: expected pretrain:linf, pretrain:l2, pretrain:l1, a file or none, "),
+        ("run cas --init no.safetensors", "cas: init: cannot read the model no.safetensors: "),
+        ("run cas --id a/b", "expected a sweep id of letters, digits and . _ = + -, got 'a/b'"),
+        ("run cas --train-size 10000000", "expected 0 < train_size <= "),
+        ("run cas --dataset cifar10 --data-root nowhere", "expected cifar10 in the folder "),
+        ("run cas --storage nosuch://x", "cannot open nosuch://x: "),
+        ("resume none", "unknown sweep 'none': known: none"),
+        ("status none", "unknown sweep 'none': known: none"),
+        ("best none", "unknown sweep 'none': known: none"),
+        ("table none", "unknown sweep 'none': known: none"),
+        ("query --id none select+1+from+trials", "unknown sweep 'none': known: none"),
+        ("query delete+from+trials", "expected a SELECT, WITH or EXPLAIN, got DELETE: results are read-only here"),
+        ("ls --format jsn", "unknown format 'jsn': did you mean 'json'?"),
+        ("doctor --format jsn", "unknown format 'jsn': did you mean 'json'?"),
+        ("attacks --dataset cifar1", "unknown data set 'cifar1': did you mean 'cifar10'?"),
+    ],
+)
+def test_wrong_use_is_one_line(sweep: Shell, arguments: str, message: str) -> None:
+    words = arguments.split(" ", maxsplit=3 if "{" in arguments else -1)
+    told = sweep.refused(*(word.replace("+", " ") for word in words))
+    assert told.startswith(message)
+    assert "\n" not in told
+
+
+def test_an_empty_id_is_no_id(sweep: Shell) -> None:
+    assert sweep.refused("run", "cas", "--id", "").startswith("expected a sweep id of letters, ")
+
+
+def test_several_faults_are_told_at_once(sweep: Shell) -> None:
+    space = sweep.write("method: cas\nsampler.w1: -1\nattacks: [lnf]\nsearch.sampler.w2: {low: 2, high: 1}\n")
+    told = sweep.refused("run", space, "--seed", "-1", "--set", "model.width=true", "--trials", "0")
+    assert told.splitlines() == [
+        f"6 faults in {space}:",
+        "  model.width: expected a number, got true",
+        "  attacks.0: unknown attack 'lnf': did you mean 'linf'?",
+        "  seed: expected >= 0, got -1",
+        "  sampler.w1: expected w1 >= 0, got -1.0",
+        "  search.sampler.w2: expected low < high, got 2.0 and 1.0",
+        "  trials: expected > 0, got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: cas\nseed: 1\nseed: 2\n", "is not valid YAML: seed is given twice (line 1)"),
+        ("method: cas\nsampler: {w1: 1}\nsampler.w1: 2\n", "sampler.w1 is given twice"),
+        ("method: [\n", "is not valid YAML: while parsing"),
+        ("- cas\n", "expected a mapping at the top of "),
+        ("", "method: expected a method, got none: known: cas"),
+    ],
+)
+def test_an_unsound_file_is_one_line(sweep: Shell, text: str, message: str) -> None:
+    told = sweep.refused("run", sweep.write(text))
+    assert message in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("arguments", ["ls", "status s", "best s", "table s", "resume s", "query select+1+from+trials"])
+def test_a_storage_that_cannot_be_read_is_one_line(sweep: Shell, arguments: str) -> None:
+    sweep.results.write_text("a file")
+    told = sweep.refused(*(word.replace("+", " ") for word in arguments.split()))
+    assert told.endswith("Not a directory (set --storage or $SWEEP_STORAGE)")
+    assert "\n" not in told
+
+
+def test_an_id_that_exists_is_refused(sweep: Shell, finished: Store) -> None:
+    told = sweep.refused("run", "sat", "--dataset", "digits", "--id", "s")
+    assert told.startswith(f"sweep 's' exists in {sweep.results}: choose another id, or: python -m sweep resume s")
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "best", "table"])
+def test_an_id_that_does_not_exist_names_the_nearest(sweep: Shell, finished: Store, verb: str) -> None:
+    assert sweep.refused(verb, "ss") == "unknown sweep 'ss': did you mean 's'?"
+
+
+@pytest.mark.parametrize("verb", ["resume", "status", "best"])
+@pytest.mark.parametrize("document", ["", "{", "[1]", "{}", '{"trials": 2, "fingerprint": "f", "spec": {"trial": 3}}'])
+def test_a_corrupt_sweep_is_refused(sweep: Shell, finished: Store, verb: str, document: str) -> None:
+    (sweep.results / "s" / "sweep.json").write_text(document)
+    told = sweep.refused(verb, "s")
+    assert told.startswith(f"{sweep.results}/s/sweep.json is ")
+    assert "\n" not in told
+
+
+def test_a_sweep_of_another_version_is_not_resumed(sweep: Shell, finished: Store) -> None:
+    path = sweep.results / "s" / "sweep.json"
+    document = json.loads(path.read_text())
+    document["spec"]["trial"]["sampler"]["w9"] = 1
+    path.write_text(json.dumps(document))
+    assert sweep.refused("resume", "s").startswith("sweep.json: sampler.w9: unknown key")
+
+
+def test_columns_attacks_and_splits_that_do_not_exist(sweep: Shell, finished: Store) -> None:
+    assert sweep.refused("query", "select atack from results") == "unknown column 'atack': did you mean 'attack'?"
+    assert sweep.refused("query", "select 1 from trails") == "unknown table 'trails': did you mean 'trials'?"
+    assert sweep.refused("query", "selec 1").startswith("SQL: Parser Error: syntax error")
+    assert sweep.refused("table", "s", "--union", "linf,blurr") == "unknown attack 'blurr': did you mean 'blur'?"
+    assert sweep.refused("table", "s", "--split", "train").startswith("sweep s has no results on split 'train'")
+
+
+def test_debug_shows_the_traceback(sweep: Shell) -> None:
+    sweep.patch.setattr(sys, "argv", ["sweep", "run", "cass", "--debug"])
+    with pytest.raises(InputError):
+        cli.main()
+
+
+def test_a_bug_is_a_failure_and_no_traceback(sweep: Shell) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("of the\nprogram")
+
+    sweep.patch.setattr("sweep.status.sweeps", broken)
+    answer = sweep("ls")
+    assert (answer.code, answer.out) == (1, "")
+    assert answer.err == "failed: KeyError: 'of the\\nprogram' (--debug shows where)\n"
+
+
+def test_an_interrupt_before_the_sweep_began(sweep: Shell) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    sweep.patch.setattr("sweep.status.sweeps", interrupted)
+    assert sweep("ls").code == 130
