@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,12 +21,13 @@ from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
 from sweep.spec import Sweep, TrialBase
-from sweep.starting import starting_model
+from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import COMPLETE, Store
 from sweep.tables import PRETRAINED
 from sweep.trial import Job, Judged, Task
 from trainers.data import Dataset, ImageSet
+from trainers.step import Diverged
 from trainers.workers import Workers
 
 VERSIONS = ("torch", "ray", "optuna", "pyarrow", "pandas", "numpy")
@@ -54,6 +56,7 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial
+    expect_start(base, images)
     store.create(
         {
             "created": datetime.now(UTC).isoformat(),
@@ -140,9 +143,11 @@ def best_trial(store: Store) -> dict[str, Any] | None:
 
 
 def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
-    """Phase I of the base trial, into the cache that all trials with its learning rate and attacks share."""
+    """Phase I of the base trial, into the cache that all trials with its learning rate and attacks share. Where it
+    diverges, the trials that need it will say so, each for itself."""
     model = trial.starting(init)
-    trial.prior(job, job.sweep.trial, model, train.to(trial.device()))
+    with suppress(Diverged):
+        trial.prior(job, job.sweep.trial, model, train.to(trial.device()))
 
 
 def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[str, Any] | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep import spaces
-from sweep.settings import SEARCH, Document, merge, nest, read_yaml
+from sweep.settings import SEARCH, Document, flatten, merge, nest, read_yaml
 from sweep.spec import FRESH, PRETRAINED, SWEEP_KEYS, Sweep, fault_of, load_sweep
 from trainers import methods
 from trainers.models import io
@@ -18,9 +18,10 @@ def resolve(space: str, overrides: Mapping[str, Any]) -> Sweep:
     """The sweep of a search space (a name in search_spaces/ or a YAML file) under overrides (a nested document).
 
     Each layer overrides the one before: the methods' own defaults, what the method's paper states, the profile of the
-    data set, the space's file, `overrides`. Every fault is reported, in one InputError.
+    data set, the space's file, `overrides`. An address that `overrides` sets is not searched. Every fault is reported,
+    in one InputError.
     """
-    said = merge(read_yaml(spaces.read(space), space), overrides)
+    said = _fix(merge(read_yaml(spaces.read(space), space), overrides), overrides)
     found: list[str] = []
     entry = _entry(said, found)
     profile = read_yaml(spaces.profile(str(said.get("dataset", "digits-photo"))), "data set profile")
@@ -31,6 +32,14 @@ def resolve(space: str, overrides: Mapping[str, Any]) -> Sweep:
     found += fault_of(lambda: _expect_file(document.get("init")), "init")
     own = {key: document.pop(key) for key in SWEEP_KEYS if key in document}
     return load_sweep({**own, "space": space, "trial": document}, parts, space, found)
+
+
+def _fix(said: Document, overrides: Mapping[str, Any]) -> Document:
+    """Drops from the search what the overrides set."""
+    if not isinstance(searched := said.get(SEARCH), Mapping):
+        return said
+    fixed = {address for address, _ in flatten(overrides)}
+    return said | {SEARCH: {address: d for address, d in searched.items() if address not in fixed}}
 
 
 def _entry(said: Document, found: list[str]) -> methods.Entry:

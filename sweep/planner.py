@@ -22,8 +22,8 @@ Listener = Callable[[str, Task, Mapping[str, Any]], None]
 class Planner(Searcher):
     """A trial is planned, in plans/, before it starts, and its `trials` row, written last, is the commit.
 
-    What an earlier driver planned and did not end comes first; then new trials, up to the sweep's number. Work whose
-    key is COMPLETE already is not run again: the trial takes the stored value.
+    What an earlier driver planned and did not end comes first; then new trials, up to the sweep's number. Equal work is
+    not run twice: a trial whose key has ended already, or is running, takes that one's outcome.
     """
 
     def __init__(self, job: Job, listen: Listener) -> None:
@@ -33,7 +33,8 @@ class Planner(Searcher):
         self.study = Study(sweep.search, sweep.defaults(), sweep.trial.seed, sweep.searcher)
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
-        self.values: dict[str, float] = {}
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        self.twins: list[Task] = []
         self.pending: list[Task] = []
         self.planned = 0
         self._replay()
@@ -52,16 +53,19 @@ class Planner(Searcher):
 
     def _note(self, task: Task, row: Mapping[str, Any]) -> None:
         self.study.tell(task.number, row["state"], row.get("value"))
-        if row["state"] == COMPLETE:
-            self.values[task.key] = row["value"]
+        if row["state"] in (COMPLETE, FAILED):
+            self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
 
     def suggest(self, trial_id: str) -> Any:
         while (task := self._next()) is not None:
-            if task.key not in self.values:
+            if task.key in self.outcomes:
+                self._commit(task, self.outcomes[task.key])
+            elif any(task.key == other.key for other in self.running.values()):
+                self.twins.append(task)
+            else:
                 self.running[trial_id] = task
                 self.listen("start", task, {})
                 return {"task": asdict(task)}
-            self._commit(task, {"state": COMPLETE, "value": self.values[task.key], "seconds": 0.0})
         return Searcher.FINISHED
 
     def _next(self) -> Task | None:
@@ -102,10 +106,13 @@ class Planner(Searcher):
         self.job.store.commit_trial(row)
         self._note(task, row)
         self.listen("end", task, row)
+        for twin in [twin for twin in self.twins if twin.key == task.key and task.key in self.outcomes]:
+            self.twins.remove(twin)
+            self._commit(twin, self.outcomes[task.key])
 
     def done(self) -> int:
         """How many trials have ended already."""
-        return self.planned - len(self.pending) - len(self.running)
+        return self.planned - len(self.pending) - len(self.running) - len(self.twins)
 
     def listener(self) -> tune.Callback:
         """Remembers why a trial's process failed: Tune tells a searcher only that it did."""

@@ -8,10 +8,10 @@ import torch
 
 from attacks.errors import InputError
 from sweep import engine, trial
-from sweep.spec import TrialBase, digest
+from sweep.spec import FRESH, PRETRAINED, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
-from trainers import models
+from trainers import models, tradeoff
 from trainers.data import Dataset
 from trainers.models import io
 from trainers.pretrain import pretrain
@@ -32,12 +32,10 @@ def starting_model(store: Store, base: TrialBase, images: Dataset, granted: engi
 
 def _make_init(store: Store, base: TrialBase, images: Dataset, granted: engine.Resources, say: Say) -> bytes:
     kind, _, norm = base.init.partition(":")
-    if base.init == "none":
+    if base.init == FRESH:
         return io.dumps(fresh_model(base, images))
-    if kind != "pretrain":
-        model = io.load(base.init)
-        expect_fit(model, images, base.init)
-        return io.dumps(model)
+    if kind != PRETRAINED:
+        return io.dumps(io.load(base.init))
     name = f"pretrain-{pretraining_key(base, images.fingerprint, norm)}"
     cache = store.storage.child("cache")
     try:
@@ -76,6 +74,14 @@ def fresh_model(base: TrialBase, images: Dataset) -> torch.nn.Module:
         width=base.model.width,
         seed=base.seed,
     )
+
+
+def expect_start(base: TrialBase, images: Dataset) -> None:
+    """Refuses, before anything is written, a starting model that does not fit the data, or too few data for phase I."""
+    if base.init != FRESH and not base.init.startswith(f"{PRETRAINED}:"):
+        expect_fit(io.load(base.init), images, base.init)
+    if base.compose().sampler.needs_prior:
+        tradeoff.expect_enough(len(images.train), len(base.trained()))
 
 
 def expect_fit(model: torch.nn.Module, images: Dataset, path: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attacks import Attack
 from attacks.errors import InputError
-from trainers import checkpoint
+from trainers import checkpoint, companion
 from trainers.averaging.ema import snapshot
 from trainers.data import ImageSet
 from trainers.evaluate import correct_by_attack
@@ -159,7 +159,9 @@ class _Run:
         self.workers.agree_on_buffers(self.model, self.method.averaging.weights())
         gain = self._gain()
         warm_up = self.recipe.is_warm_up(self.epoch)
-        feedback = self.method.averaging.after_epoch(old, snapshot(self.model), {}, gain, warm_up)
+        feedback = self.method.averaging.after_epoch(
+            old, snapshot(self.model), self._companions(old, batches), gain, warm_up
+        )
         if feedback is not None:
             self.model.load_state_dict(feedback)
         self.epoch += 1
@@ -175,6 +177,13 @@ class _Run:
         sampler.observe(batch, seen)
         self.tally.saw(seen)
         self.method.averaging.after_step(self.model)
+
+    def _companions(self, old: State, batches: list[Tensor]) -> dict[str, State]:
+        any_attack = next(iter(self.attacks.values()))
+        return {
+            kind: companion.one_epoch(kind, self.step, old, batches, self.epoch, any_attack)
+            for kind in self.method.averaging.companions
+        }
 
     def _gain(self) -> Gain | None:
         if self.method.averaging.wants_gain == "train":

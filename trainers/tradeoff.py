@@ -82,8 +82,7 @@ def measure(
     """
     start = perf_counter()
     names, m = tuple(attacks), len(attacks)
-    if len(train) < 4 * m:
-        raise InputError(f"expected at least {4 * m} training images for phase I with {m} attacks, got {len(train)}")
+    expect_enough(len(train), m)
     order = torch.from_numpy(np.random.default_rng([seed, 0]).permutation(len(train)))
     size = min(len(train) // 2, probe or max(32, len(train) // (m * (m + 1))))
     held_out, rest = train.subset(order[:size]), order[size:]
@@ -124,6 +123,12 @@ def _restored(model: nn.Module) -> Iterator[None]:
         model.zero_grad(set_to_none=True)
         for module, training in modes:
             module.training = training
+
+
+def expect_enough(n: int, m: int) -> None:
+    """Refuses fewer than four training images an attack."""
+    if n < 4 * m:
+        raise InputError(f"expected at least {4 * m} training images for phase I with {m} attacks, got {n}")
 
 
 def _accuracies(model: nn.Module, images: ImageSet, attacks: Mapping[str, Attack], seed: int) -> Tensor:

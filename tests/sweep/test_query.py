@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.errors import InputError
@@ -221,6 +221,7 @@ def test_faults_in_sql_are_one_line(storage: Storage) -> None:
         query(storage, "select 1 from trials", "thee")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_no_text_gives_a_traceback(text: str) -> None:
     try:

@@ -163,3 +163,13 @@ def test_real_images_from_parquet(sweeps: Sweeps, real_data: Path, dataset: str)
     rows = sweeps.store(dataset).results().to_pylist()
     assert {row["n"] for row in rows} == {20}
     assert {row["split"] for row in rows} == {"val", "test"}
+
+
+def test_equal_proposals_in_flight_are_run_once(sweeps: Sweeps) -> None:
+    code, _, err = sweeps.run("run", sweeps.space(search="  {}"), "--trials", "3", "--id", "equal")
+    assert code == 0, err
+    store = sweeps.store("equal")
+    assert complete(store) == [0, 1, 2]
+    assert len({row["key"] for row in store.trials().to_pylist()}) == 1
+    (outcome,) = (sweeps.folder / "results/equal/checkpoints").glob("*/outcome.json")
+    assert json.loads(outcome.read_text())["attempts"] == 1

@@ -101,6 +101,15 @@ def test_a_budget_may_be_given(tmp_path: Path) -> None:
 # searching
 
 
+def test_what_the_command_line_sets_is_not_searched() -> None:
+    sweep = resolve("cas", nest({"sampler.w1": 7}))
+    assert "sampler.w1" not in sweep.search
+    assert set(sweep.search) == set(CAS.search) - {"sampler.w1"}
+    assert sweep.configure(sweep.defaults()).part("sampler")["w1"] == 7
+    again = resolve("cas", {"search": {"sampler.w1": {"low": 1, "high": 2}}})
+    assert again.search["sampler.w1"].ends() == [1, 2]
+
+
 def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> None:
     sweep = resolve(write(tmp_path, SEARCH), nest({"optimizer.lr": 0.05}))
     assert sweep.defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
