@@ -33,8 +33,15 @@ def one_epoch(kind: str, step: Step, start: State, batches: Sequence[Tensor], ep
     model.load_state_dict(start)
     recipe = step.recipe
     optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    parts = {"inner": Natural(), "objective": CrossEntropy(), "weighting": Equal()}
-    own = replace(step, model=model, net=step.workers.wrap(model), optimizer=optimizer, **parts)
+    own = replace(
+        step,
+        model=model,
+        net=step.workers.wrap(model),
+        optimizer=optimizer,
+        inner=Natural(),
+        objective=CrossEntropy(),
+        weighting=Equal(),
+    )
     for i, index in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(epoch, i, len(batches))
