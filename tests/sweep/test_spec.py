@@ -111,7 +111,7 @@ def test_what_the_command_line_sets_is_not_searched() -> None:
 
 
 def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> None:
-    sweep = resolve(write(tmp_path, SEARCH), nest({"optimizer.lr": 0.05}))
+    sweep = resolve(write(tmp_path, "optimizer.lr: 0.05\n" + SEARCH), {})
     assert sweep.defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
         "optimizer.epochs": sweep.trial.recipe().epochs
     }
