@@ -52,7 +52,9 @@ def new_id(space: str) -> str:
 
 
 def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
-    """Writes sweep.json, after the data has been read and found sound. Refuses an id that exists."""
+    """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound. Refuses an
+    id that exists."""
+    engine.expect_reachable(where.address)
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial

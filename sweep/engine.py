@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,9 @@ MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
 
 
+REACH_SECONDS = 10.0
+
+
 @dataclass(frozen=True)
 class Resources:
     """What one worker gets, and how many trials run at a time (0: as many as fit)."""
@@ -73,6 +77,7 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         quiet |= {"include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
         quiet |= {"_temp_dir": scratch, "address": "local"}
     else:
+        expect_reachable(address)
         quiet |= {"address": address}
     try:
         ray.init(**quiet)
@@ -84,6 +89,19 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         ray.shutdown()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def expect_reachable(address: str | None) -> None:
+    """Refuses an address HOST:PORT that nobody listens on, which Ray would try for minutes; other forms are Ray's."""
+    host, _, port = (address or "").rpartition(":")
+    if "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+    except (OSError, OverflowError) as e:
+        raise InputError(
+            f"cannot reach a Ray cluster at {address}: {e}; check --address and $RAY_ADDRESS, or leave both out"
+        ) from e
 
 
 def _stay_on_loopback() -> None:

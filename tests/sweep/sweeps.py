@@ -40,6 +40,7 @@ class Sweeps:
 
     folder: Path
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def space(self, method: str = "sat", epochs: int = 2, search: str = LR) -> str:
         path = self.folder / f"{method}-{epochs}.yaml"
@@ -53,6 +54,7 @@ class Sweeps:
         """`python -m sweep ...` in the background, in a session of its own; it writes <folder>/out and log."""
         environment = {**os.environ, "SWEEP_STORAGE": str(self.folder / "results"), "OMP_NUM_THREADS": "1"}
         environment.pop("RAY_ADDRESS", None)
+        environment |= self.environment
         command = [sys.executable, "-m", "sweep", *arguments]
         with open(self.folder / "out", "w") as out, open(self.folder / "log", "w") as log:
             process = subprocess.Popen(command, stdout=out, stderr=log, env=environment, start_new_session=True)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +43,8 @@ def complete(store: Store) -> list[int]:
 def addresses_listened_on(pid: int) -> set[str]:
     """Of a process and all its descendants."""
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    sockets = [socket for process in family for socket in process.net_connections("inet")]
-    return {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    connections = [one for process in family for one in process.net_connections("inet")]
+    return {one.laddr.ip for one in connections if one.status == psutil.CONN_LISTEN}
 
 
 def saved_history(checkpoints: Path) -> list[dict[str, float]]:
@@ -173,3 +178,51 @@ def test_equal_proposals_in_flight_are_run_once(sweeps: Sweeps) -> None:
     assert len({row["key"] for row in store.trials().to_pylist()}) == 1
     (outcome,) = (sweeps.folder / "results/equal/checkpoints").glob("*/outcome.json")
     assert json.loads(outcome.read_text())["attempts"] == 1
+
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+"""Keeps a cluster, and whoever connects to it, on 127.0.0.1 (see sweep.engine)."""
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Ray cluster of one node, started as an operator would and ended with the test."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    scratch = tempfile.mkdtemp(prefix="ray-")
+    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2"]
+    ports = [f"--port={address.rpartition(':')[2]}", "--min-worker-port=0", "--max-worker-port=0"]
+    options = [f"--temp-dir={scratch}", "--include-dashboard=false", "--disable-usage-stats"]
+    with open(tmp_path_factory.mktemp("head") / "log", "w") as log:
+        head = subprocess.Popen([*start, *ports, *options], stdout=log, stderr=log, env=os.environ | LOOPBACK)
+        try:
+            wait_until(lambda: bool(list(Path(scratch).glob("session_latest/sockets/raylet*"))), head)
+            yield address
+        finally:
+            head.terminate()
+            head.wait(60)
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_sweep_runs_on_a_cluster_that_is_there(sweeps: Sweeps, cluster: str) -> None:
+    sweeps.environment |= LOOPBACK
+    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--id", "there", "--address", cluster)
+    assert code == 0, err
+    assert complete(sweeps.store("there")) == [0]
+
+
+def test_an_address_where_nobody_listens_is_refused_before_anything_is_written(sweeps: Sweeps) -> None:
+    code, out, err = sweeps.run("run", sweeps.space(), "--address", "127.0.0.1:1")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: cannot reach a Ray cluster at 127.0.0.1:1: ")
+    assert not list((sweeps.folder / "results").glob("*/sweep.json"))
+
+
+def test_a_sweep_starts_from_a_file_of_an_earlier_one(sweeps: Sweeps) -> None:
+    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", "none", "--id", "fresh")
+    assert code == 0, err
+    (weights,) = (sweeps.folder / "results/fresh/checkpoints").glob("*/model.safetensors")
+    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", str(weights), "--id", "onwards")
+    assert code == 0, err
+    assert (sweeps.folder / "results/onwards/init.safetensors").read_bytes() == weights.read_bytes()
