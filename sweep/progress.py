@@ -80,7 +80,9 @@ class Progress:
 
     def _view(self) -> Table:
         best = f"best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else "no result yet"
-        view = Table(title=f"{self._ended}/{self._total} trials, {best}{self._left()}", title_justify="left", min_width=72)
+        view = Table(
+            title=f"{self._ended}/{self._total} trials, {best}{self._left()}", title_justify="left", min_width=72
+        )
         for column in ("trial", "epoch", "seconds"):
             view.add_column(column, justify="right")
         for number, facts in sorted(self.running.items()):
