@@ -156,7 +156,8 @@ def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[s
     """Writes the verdicts on the test split of a trial's model, or, with no row, of the starting model. Verdicts that
     are stored already are not reached again."""
     key = job.init if row is None else str(row["key"])
-    if any(f"/{key}-test-" in name for name in job.store.folder.names("parquet/results")):
+    stored = job.store.folder.names("parquet/results")
+    if any(f"/{key}-test-" in name for name in stored):
         return
     base = job.sweep.trial if row is None else job.sweep.configure(json.loads(row["params"]))
     weights = "live"
@@ -164,7 +165,7 @@ def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[s
         assert init is not None, "the starting model comes with its weights"
         model, about = trial.starting(init), Judged(key, None, PRETRAINED, weights, 0)
     else:
-        weights = "live" if base.part("averaging")["name"] == "none" else "averaged"
+        weights = "averaged" if any(f"/{key}-val-averaged." in name for name in stored) else "live"
         saved = job.store.folder.read(f"checkpoints/{key}/model.safetensors")
         model, about = trial.starting(saved), Judged(key, row["number"], base.method, weights, base.recipe().epochs)
     verdicts = trial.judge(base, model, images, Workers())

@@ -31,8 +31,8 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "10000000000",
     "MALLOC_TOP_PAD_": "100000000",
 }
-"""glibc keeps freed memory for the next step instead of giving it back: 10 to 25 % of a CPU worker's step. Workers of a
-cluster of our own inherit it."""
+"""glibc keeps freed memory for the next step instead of giving it back; docs/performance.md has what that is worth on
+a CPU. Workers of a cluster of our own inherit it."""
 for _name, _value in {**SILENCE, **KEEP_MEMORY}.items():
     os.environ.setdefault(_name, _value)
 
@@ -52,9 +52,8 @@ from trainers.workers import Workers  # noqa: E402
 
 MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
-
-
 REACH_SECONDS = 10.0
+"""How long an address may take to answer."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class Planner(Searcher):
     def __init__(self, job: Job, listen: Listener) -> None:
         super().__init__()
         self.job, self.listen = job, listen
-        sweep = job.sweep
-        self.study = Study(sweep.search, sweep.defaults(), sweep.trial.seed, sweep.searcher)
+        self.sweep = job.sweep  # once: it is validated anew each time the job is asked
+        self.study = Study(self.sweep.search, self.sweep.defaults(), self.sweep.trial.seed, self.sweep.searcher)
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -71,7 +71,7 @@ class Planner(Searcher):
     def _next(self) -> Task | None:
         if self.pending:
             return self.pending.pop(0)
-        if self.planned >= self.job.sweep.trials:
+        if self.planned >= self.sweep.trials:
             return None
         task = self._plan(self.planned)
         self.planned += 1
@@ -79,8 +79,8 @@ class Planner(Searcher):
 
     def _plan(self, number: int) -> Task:
         params = self.study.ask(number)
-        task = Task(number, params, self.job.key(self.job.sweep.configure(params)))
-        trial = self.job.sweep.trial
+        task = Task(number, params, self.job.key(self.sweep.configure(params)))
+        trial = self.sweep.trial
         self.job.store.write_plan(number, asdict(task) | {"method": trial.method, "seed": trial.seed})
         return task
 
@@ -100,7 +100,7 @@ class Planner(Searcher):
         # else: ended from outside (Ctrl-C, a time limit): still planned
 
     def _commit(self, task: Task, outcome: Mapping[str, Any]) -> None:
-        trial = self.job.sweep.trial
+        trial = self.sweep.trial
         row = {**asdict(task), **outcome, "method": trial.method, "seed": trial.seed, "revision": self.job.revision}
         row |= {name: datetime.fromisoformat(row[name]) for name in ("started", "finished") if name in row}
         self.job.store.commit_trial(row)
