@@ -190,6 +190,7 @@ class _Momentum(APGD):
 @dataclass(frozen=True, kw_only=True)
 class Linf(_Momentum):
     name: ClassVar[str] = "linf"
+    norm: ClassVar[str] = "linf"
     max_epsilon: ClassVar[float] = 1.0
 
     def direction(self, grad: Tensor) -> Tensor:
@@ -206,6 +207,7 @@ class Linf(_Momentum):
 @dataclass(frozen=True, kw_only=True)
 class L2(_Momentum):
     name: ClassVar[str] = "l2"
+    norm: ClassVar[str] = "l2"
 
     def direction(self, grad: Tensor) -> Tensor:
         return geometry.steepest_l2(grad)
@@ -226,6 +228,7 @@ class L1(APGD):
     """
 
     name: ClassVar[str] = "l1"
+    norm: ClassVar[str] = "l1"
     first_eta: ClassVar[float] = 1.0
 
     def checkpoints(self) -> set[int]:

@@ -17,8 +17,8 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from attacks import losses, noise
 from attacks.errors import InputError
 from attacks.registry import Registry
 
@@ -32,7 +32,8 @@ class View:
 
     x: (B, C, H, W) fp32, the adversarial images. loss: (B,) of x if that was evaluated, else of the last that was.
     robust_all: (B,) bool, correct at every evaluated iterate.
-    steps_correct: (B,) int64, how many of the iterates from which a step was taken were correct.
+    steps_correct: (B,) int64, how many of the iterates from which a step was taken were correct, over all restarts.
+    stages: of an attack made of several, each one's name and which images (B,) bool were still robust after it.
     """
 
     attack: str
@@ -40,18 +41,28 @@ class View:
     loss: Tensor
     robust_all: Tensor
     steps_correct: Tensor
+    stages: tuple[tuple[str, Tensor], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An untargeted white-box attack. Images are fp32 NCHW in [0, 1] (not checked: it would stall a GPU)."""
+    """An untargeted attack. Images are fp32 NCHW in [0, 1] (not checked: it would stall a GPU).
+
+    num_restarts: runs from other draws; an image takes the run that broke it, else the one of highest loss. Later runs
+    start at random where the attack can. Costs that many times a run, and a forward each.
+    """
 
     name: ClassVar[str]
     family: ClassVar[str]
+    norm: ClassVar[str | None] = None
+    """linf, l2 or l1, of the attacks that bound one."""
     max_epsilon: ClassVar[float] = math.inf
+    draws_per_image: ClassVar[bool] = True
+    """Whether an image's draws are the same in any batch."""
 
     epsilon: float
     num_steps: int
+    num_restarts: int = 1
 
     def __post_init__(self) -> None:
         where = f"(attacks.{self.name})"
@@ -60,8 +71,9 @@ class Attack(ABC):
         if self.epsilon > self.max_epsilon:
             hint = f": write {self.epsilon:g}/255 for grey levels" if self.epsilon <= 255 else ""
             raise InputError(f"expected epsilon <= {self.max_epsilon:g}, got {self.epsilon:g} {where}{hint}")
-        if self.num_steps < 1:
-            raise InputError(f"expected num_steps >= 1, got {self.num_steps} {where}")
+        for count in ("num_steps", "num_restarts"):
+            if getattr(self, count) < 1:
+                raise InputError(f"expected {count} >= 1, got {getattr(self, count)} {where}")
 
     def __call__(
         self,
@@ -91,7 +103,7 @@ class Attack(ABC):
         """Attack x (B, C, H, W) with labels y (B,): num_steps forwards and input-backwards, one forward more if final.
 
         seeds: int64 (B,), one per image; or a generator, which draws them: exactly one of the two.
-        loss: (logits, y) -> (B,), what the attack maximises; cross entropy if None.
+        loss: (logits, y) -> (B,), what the attack maximises; its own `objective` if None.
         final_forward: evaluate the result as well (an attack that returns an evaluated iterate needs no more).
         stop_when_broken: images may leave the batch once misclassified; x is then the iterate that broke them.
         """
@@ -101,13 +113,37 @@ class Attack(ABC):
             x, y = x.clone(memory_format=torch.contiguous_format), y.clone()
             called = _under_autocast(model, x.device.type)
             with torch.autocast(x.device.type, enabled=False):
-                view = self._run(called, x, y, seeds, loss or cross_entropy, final_forward, stop_when_broken)
+                view = self._restarted(called, x, y, seeds, loss or self.objective, final_forward, stop_when_broken)
         return dataclasses.replace(view, x=view.x.clamp(0, 1))
+
+    def _restarted(
+        self, model: Model, x: Tensor, y: Tensor, seeds: Tensor, loss: Loss, final_forward: bool, stop: bool
+    ) -> View:
+        evaluated = final_forward or self.num_restarts > 1
+        view = self._run(model, x, y, seeds, loss, evaluated, stop)
+        changed = {"random_start": True} if hasattr(self, "random_start") else {}
+        elsewhere = dataclasses.replace(self, **changed) if self.num_restarts > 1 else self
+        for restart in range(1, self.num_restarts):
+            rows = view.robust_all.nonzero()[:, 0] if stop else torch.arange(len(x), device=x.device)
+            if not len(rows):
+                break
+            drawn = noise.derive(seeds[rows], restart)
+            view = _stronger(view, rows, elsewhere._run(model, x[rows], y[rows], drawn, loss, evaluated, stop))
+        return view
 
     @abstractmethod
     def _run(
         self, model: Model, x: Tensor, y: Tensor, seeds: Tensor, loss: Loss, final_forward: bool, stop: bool
     ) -> View: ...
+
+    def objective(self, logits: Tensor, y: Tensor) -> Tensor:
+        """What the attack maximises if nothing else is said, (B,)."""
+        return losses.cross_entropy(logits, y)
+
+    def bind(self, reference: nn.Module) -> Self:
+        """The same attack, its distance measured by `reference` where it measures one by a network: a frozen model
+        that is not the one under attack, so that the threat stays the same while that one trains."""
+        return self
 
     def with_steps(self, num_steps: int) -> Self:
         """The same attack with another number of steps, reaching equally far (num_steps * step_size is kept)."""
@@ -123,11 +159,25 @@ class Attack(ABC):
         return InputError(f"expected {rule} (attacks.{self.name})")
 
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "attacks", "attacks.semantic")
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack", "attacks", "attacks.semantic", "attacks.perceptual", "attacks.evaluation"
+)
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
+def _stronger(view: View, rows: Tensor, other: View) -> View:
+    """The view, with what another run of some of its rows found: where that broke them, else where its loss is higher.
+
+    An image that `view` broke keeps its own, unless both did and the other's loss is higher."""
+    mine, theirs = view.robust_all[rows], other.robust_all
+    take = (mine & ~theirs) | ((mine == theirs) & (other.loss > view.loss[rows]))
+    wide = take[:, None, None, None]
+    return dataclasses.replace(
+        view,
+        x=view.x.index_copy(0, rows, torch.where(wide, other.x, view.x[rows])),
+        loss=view.loss.index_copy(0, rows, torch.where(take, other.loss, view.loss[rows])),
+        robust_all=view.robust_all.index_copy(0, rows, mine & theirs),
+        steps_correct=view.steps_correct.index_add(0, rows, other.steps_correct),
+    )
 
 
 def evaluate(model: Model, loss: Loss, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib.resources import files
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from attacks.base import ATTACKS, Attack
 from attacks.errors import InputError, unknown
 
-_LEVELS = ("low", "medium", "high")
+LEVELS = ("low", "medium", "high")
 
 
 def names() -> list[str]:
@@ -25,16 +26,23 @@ def datasets() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
 
 
-def get(name: str, dataset: str = "cifar10", epsilon: float | str | None = None) -> Attack:
+def get(
+    name: str, dataset: str = "cifar10", epsilon: float | str | None = None, budget: Mapping[str, Any] | None = None
+) -> Attack:
     """The attack with the budget, steps and step size that evaluation on `dataset` uses.
 
-    epsilon: another budget: a number, "8/255", or one of the data set's levels low | medium | high.
+    epsilon: another budget: a number, "8/255", or one of the data set's levels low | medium | high. A number scales
+    the step size, so that the steps reach equally far; a level does not, as published.
+    budget: what differs from the data set's row, such as a calibrated epsilon and step_size.
     """
     made = ATTACKS.get(name)
-    row = _budget(name, dataset)
+    row = _budget(name, dataset) | (budget or {})
     known = {field.name for field in fields(made)}
     settings = {key: value for key, value in row.items() if key in known}
-    settings["epsilon"] = _epsilon(row["epsilon"] if epsilon is None else epsilon, row, name)
+    own = _epsilon(row["epsilon"], row, name)
+    settings["epsilon"] = own if epsilon is None else _epsilon(epsilon, row, name)
+    if "step_size" in settings and epsilon is not None and epsilon not in LEVELS:
+        settings["step_size"] *= abs(settings["epsilon"] / own)
     return made(**settings)
 
 
@@ -70,7 +78,7 @@ def _budgets(dataset: str) -> dict[str, dict[str, Any]]:
 
 def _epsilon(given: float | str, row: dict[str, Any], name: str) -> float:
     """A number from a number, a fraction or a level's name."""
-    if isinstance(given, str) and given in _LEVELS:
+    if isinstance(given, str) and given in LEVELS:
         return _epsilon(row[given], row, name)
     try:
         if isinstance(given, str):

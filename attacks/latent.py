@@ -29,11 +29,13 @@ class LatentAttack(Attack):
 
     A scene is what stays fixed in a run: per-image tensors, (B, ...) each. epsilon bounds the latent, which for a
     semantic attack bounds no norm of the image. Cost: num_steps forwards and input-backwards, num_steps + 1 renders.
+    keep_best: the result is the iterate of highest loss, not the last one; one forward more.
     """
 
     direction: ClassVar[Literal["sign", "l2"]] = "sign"
 
     step_size: float
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +66,7 @@ class LatentAttack(Attack):
     def _run(
         self, model: Model, x: Tensor, y: Tensor, seeds: Tensor, loss: Loss, final_forward: bool, stop: bool
     ) -> View:
-        progress = Progress(x, stop)
+        progress = Progress(x, stop, self.keep_best)
         latent, scene = self.start(x, seeds)
         for step in range(self.num_steps):
             grad = self._look(model, x, y, latent, scene, loss, progress)
@@ -75,7 +77,7 @@ class LatentAttack(Attack):
                 if not len(rows):
                     return progress.view(self.name)
         x_adv = self.render(x, latent, scene)
-        if final_forward:
+        if final_forward or self.keep_best:
             logits, values = evaluate(model, loss, x_adv, y)
             progress.add(x_adv, logits, y, values, counts=False)
         else:

@@ -49,6 +49,7 @@ class PGD(LatentAttack):
 @dataclass(frozen=True, kw_only=True)
 class PGDLinf(PGD):
     name: ClassVar[str] = "pgd-linf"
+    norm: ClassVar[str] = "linf"
     max_epsilon: ClassVar[float] = 1.0
 
     def ball(self, delta: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ class PGDLinf(PGD):
 @dataclass(frozen=True, kw_only=True)
 class PGDL2(PGD):
     name: ClassVar[str] = "pgd-l2"
+    norm: ClassVar[str] = "l2"
     direction = "l2"
 
     def ball(self, delta: Tensor) -> Tensor:
@@ -80,6 +82,7 @@ class PGDL1(PGD):
     """
 
     name: ClassVar[str] = "pgd-l1"
+    norm: ClassVar[str] = "l1"
     fewest: ClassVar[int] = 5
     most: ClassVar[int] = 20
 

@@ -12,15 +12,17 @@ _WORTH_DROPPING = 0.25  # of the images still in the batch
 
 
 class Progress:
-    """Verdicts of the evaluated iterates. With `stop`, an image keeps the first iterate that broke it.
+    """Verdicts of the evaluated iterates. With `stop`, an image keeps the first iterate that broke it; with
+    `keep_best`, the one of highest loss until then.
 
     Without `stop` nothing here waits for the device.
     """
 
-    def __init__(self, x: Tensor, stop: bool) -> None:
+    def __init__(self, x: Tensor, stop: bool, keep_best: bool = False) -> None:
         self.stop = stop
+        self.keep_best = keep_best
         self._x = x
-        self._loss = x.new_zeros(len(x))
+        self._loss = x.new_full((len(x),), -torch.inf if keep_best else 0.0)
         self._robust = x.new_ones(len(x), dtype=torch.bool)
         self._steps = x.new_zeros(len(x), dtype=torch.int64)
         self._rows = torch.arange(len(x), device=x.device)
@@ -31,7 +33,10 @@ class Progress:
         """One evaluated iterate; `counts` if a step is taken from it. A NaN logit is no correct answer."""
         top, label = logits.max(1)
         correct = (label == y) & (top == top)
-        self.hold(x, loss)
+        if self.keep_best:
+            self._take((loss > self._loss) | ~correct if self.stop else loss > self._loss, x, loss)
+        else:
+            self.hold(x, loss)
         self._robust = self._robust & correct
         if counts:
             self._steps = self._steps + (self._robust if self.stop else correct)
@@ -39,10 +44,14 @@ class Progress:
     def hold(self, x: Tensor, loss: Tensor) -> None:
         """x and loss stand for the images not broken (with `stop`), or for all."""
         if self.stop:
-            self._loss = torch.where(self._robust, loss, self._loss)
-            self._x = torch.where(self._robust[:, None, None, None], x, self._x)
+            self._take(self._robust, x, loss)
         else:
             self._x, self._loss = x, loss
+
+    def _take(self, chosen: Tensor, x: Tensor, loss: Tensor) -> None:
+        chosen = chosen & self._robust if self.stop else chosen
+        self._loss = torch.where(chosen, loss, self._loss)
+        self._x = torch.where(chosen[:, None, None, None], x, self._x)
 
     @property
     def loss(self) -> Tensor:
@@ -73,4 +82,5 @@ class Progress:
         if self._finished is None:
             return View(attack, self._x, self._loss, self._robust, self._steps)
         self._put_aside()
-        return View(attack, *self._finished)
+        x, loss, robust, steps = self._finished
+        return View(attack, x, loss, robust, steps)

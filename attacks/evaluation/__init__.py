@@ -1,0 +1,1 @@
+"""Attacks that judge a model and are seldom trained on."""
