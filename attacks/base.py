@@ -59,6 +59,8 @@ class Attack(ABC):
     max_epsilon: ClassVar[float] = math.inf
     draws_per_image: ClassVar[bool] = True
     """Whether an image's draws are the same in any batch."""
+    gradient_free: ClassVar[bool] = False
+    """Whether it only asks the model for logits."""
 
     epsilon: float
     num_steps: int

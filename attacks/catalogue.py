@@ -36,8 +36,10 @@ def get(
     budget: what differs from the data set's row, such as a calibrated epsilon and step_size.
     """
     made = ATTACKS.get(name)
-    row = _budget(name, dataset) | (budget or {})
+    row = _budget(name, dataset) | dict(budget or {})
     known = {field.name for field in fields(made)}
+    for key in set(budget or {}) - known - {*LEVELS, "source"}:
+        raise unknown(f"key of a budget of {name}", key, [*known, *LEVELS, "source"])
     settings = {key: value for key, value in row.items() if key in known}
     own = _epsilon(row["epsilon"], row, name)
     settings["epsilon"] = own if epsilon is None else _epsilon(epsilon, row, name)

@@ -23,9 +23,9 @@ from sweep.progress import Progress
 from sweep.spec import Sweep, TrialBase
 from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
-from sweep.store import COMPLETE, Store
+from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Job, Judged, Task
+from sweep.trial import Job, Subject, Task
 from trainers.data import Dataset, ImageSet
 from trainers.step import Diverged
 from trainers.workers import Workers
@@ -121,8 +121,8 @@ def drive(store: Store, where: Where, progress: Progress) -> None:
         with progress.searching(planner.done(), sweep.trials):
             engine.search(planner, job, images, init, granted)
         progress.say("judging the pre-trained and the best model on the test split")
-        best = best_trial(store)
-        last = engine.remote(judge_on_test, granted, job, None, images.test, best) if best else None
+        best = store.best()
+        last = engine.remote(judge_on_test, granted, job, init, images.test, best) if best else None
         engine.wait([ref for ref in (baseline, last) if ref is not None])
 
 
@@ -137,13 +137,6 @@ def _while_held(lease: Lease, listen: Listener) -> Listener:
     return hear
 
 
-def best_trial(store: Store) -> dict[str, Any] | None:
-    """The row of the COMPLETE trial with the highest value; the lowest number among equals."""
-    rows = [row for row in store.trials().to_pylist() if row["state"] == COMPLETE]
-    best: dict[str, Any] | None = max(rows, key=lambda row: (row["value"], -row["number"]), default=None)
-    return best
-
-
 def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
     """Phase I of the base trial, into the cache that all trials with its learning rate and attacks share. Where it
     diverges, the trials that need it will say so, each for itself."""
@@ -152,7 +145,7 @@ def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
         trial.prior(job, job.sweep.trial, model, train.to(trial.device()))
 
 
-def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[str, Any] | None) -> None:
+def judge_on_test(job: Job, init: bytes, images: ImageSet, row: Mapping[str, Any] | None) -> None:
     """Writes the verdicts on the test split of a trial's model, or, with no row, of the starting model. Verdicts that
     are stored already are not reached again."""
     key = job.init if row is None else str(row["key"])
@@ -162,13 +155,12 @@ def judge_on_test(job: Job, init: bytes | None, images: ImageSet, row: Mapping[s
     base = job.sweep.trial if row is None else job.sweep.configure(json.loads(row["params"]))
     weights = "live"
     if row is None:
-        assert init is not None, "the starting model comes with its weights"
-        model, about = trial.starting(init), Judged(key, None, PRETRAINED, weights, 0)
+        model, about = trial.starting(init), Subject(key, None, PRETRAINED, weights, 0)
     else:
-        weights = "averaged" if any(f"/{key}-val-averaged." in name for name in stored) else "live"
+        weights = job.store.weights_of(key)
         saved = job.store.folder.read(f"checkpoints/{key}/model.safetensors")
-        model, about = trial.starting(saved), Judged(key, row["number"], base.method, weights, base.recipe().epochs)
-    verdicts = trial.judge(base, model, images, Workers())
+        model, about = trial.starting(saved), Subject(key, row["number"], base.method, weights, base.recipe().epochs)
+    verdicts = trial.judge(base, model, trial.starting(init), images, Workers())
     job.store.write_results(key, f"test-{weights}", trial.rows(base, about, "test", images, verdicts))
 
 

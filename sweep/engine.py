@@ -9,10 +9,10 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from sweep.planner import Planner  # and with it Optuna, which workers do without
@@ -49,6 +49,8 @@ from sweep import trial as trials  # noqa: E402
 from sweep.trial import Job, Task  # noqa: E402
 from trainers.data import Dataset  # noqa: E402
 from trainers.workers import Workers  # noqa: E402
+
+T = TypeVar("T")
 
 MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
@@ -240,6 +242,19 @@ def wait(started: list[Any]) -> list[Any]:
         if isinstance(e.cause, InputError):
             raise e.cause from None
         raise
+
+
+def shared(value: Any) -> Any:
+    """A reference to a value that many tasks take: it lies in the object store once."""
+    return ray.put(value)
+
+
+def as_completed(started: Mapping[Any, T]) -> Iterator[tuple[T, Any]]:
+    """What each started task stands for and its result, in the order in which they end; raises as `wait`."""
+    left = list(started)
+    while left:
+        ended, left = ray.wait(left, num_returns=1)
+        yield started[ended[0]], wait(ended)[0]
 
 
 def _first_line(error: BaseException) -> str:

@@ -47,6 +47,29 @@ class Progress:
             yield
         self._live = None
 
+    @contextmanager
+    def judging(self, total: int) -> Iterator[None]:
+        """While models are judged: a bar on a terminal. `total` and what `judged` adds are of the same unit."""
+        self._ended, self._here, self._total, self._began = 0, 0, total, monotonic()
+        if self.quiet or not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, refresh_per_second=4, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def judged(self, cost: int, what: str = "", *, here: bool = True) -> None:
+        """A part is judged, `here` or by an earlier run."""
+        first = not self._here and here
+        self._ended, self._here = self._ended + cost, self._here + (cost if here else 0)
+        if first:  # until here the cluster started
+            self._began, self._here = monotonic(), 1
+        line = f"{what}; {100 * self._ended / self._total:.0f} % done{self._left()}"
+        if self._live:
+            self._live.update(line)
+        elif what:
+            self.say(line)
+
     def hear(self, event: str, task: Task, facts: Mapping[str, Any]) -> None:
         """An event of a trial: "start", "epoch" with its metrics, "end" with its row."""
         if event == "start":

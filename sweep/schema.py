@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-VERSION = 1
+VERSION = 2
+EVALUATION = "evaluate"
+"""The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 _TIME = pa.timestamp("us", "UTC")
 _TEXT, _REAL, _WHOLE, _BIG = pa.string(), pa.float64(), pa.int32(), pa.int64()
 
@@ -67,7 +69,7 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "weights": _TEXT,  # live | averaged
     "epoch": _WHOLE,
     "split": _TEXT,  # val | test
-    "attack": _TEXT,  # or 'clean'
+    "attack": _TEXT,  # or 'clean', or ATTACK/STAGE
     "family": _TEXT,  # clean | lp | perceptual | semantic
     "epsilon": _REAL,
     "num_steps": _WHOLE,
@@ -81,8 +83,9 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "budget_id": _TEXT,  # the set of budgets that all attacks of the evaluation took theirs from; null for clean
     "attack_seed": _BIG,
     "conditional": pa.bool_(),  # saw only the survivors of earlier attacks
-    "flags": pa.list_(_TEXT),
+    "flags": pa.list_(_TEXT),  # reasons to doubt it: docs/attacks.md
     "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
+    "norm": _TEXT,  # linf | l2 | l1, of an attack that bounds one
 }
 
 EPOCHS = {  # one row per trial and epoch

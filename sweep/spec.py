@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from torch import nn
 
 import attacks
 from attacks.base import ATTACKS, Attack
@@ -80,7 +81,9 @@ class Evaluation(Strict):
 class TrialBase(Strict):
     """Everything that decides a trial's result, but the data and the starting model themselves. The sections of the
     five parts are added for the method at hand. `eval_size` images of val and of test are judged, all where it is None;
-    `test_size` says otherwise for test."""
+    `test_size` says otherwise for test. `budgets` override what the data set's file says of an attack, `epsilons` both.
+    `features`: where perceptual distances are measured: in the starting model, in the model under attack ("self"), or
+    in an AlexNet of these weights."""
 
     method: str
     dataset: Annotated[str, _one_of(sources.source)] = "digits-photo"
@@ -94,19 +97,21 @@ class TrialBase(Strict):
     train_attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)] | None = None
     attack_steps: Count = 10
     epsilons: dict[AttackName, Any] = Field(default_factory=dict)
+    budgets: dict[AttackName, dict[str, Any]] = Field(default_factory=dict)
+    features: Annotated[str, _one_of(lambda features: _expect_features(features))] = "start"
     importance: Annotated[Any, AfterValidator(lambda reading: _expect_importance(reading))] = "balanced"
     evaluation: Evaluation = Evaluation()
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     workers: Count = 1
 
-    @field_validator("epsilons")
+    @field_validator("epsilons", "budgets")
     @classmethod
-    def _budgets(cls, epsilons: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        dataset = info.data.get("dataset")
-        checks = [partial(attacks.get, name, dataset, e) for name, e in epsilons.items() if dataset is not None]
+    def _budgeted(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        dataset, knob = info.data.get("dataset"), {"epsilons": "epsilon", "budgets": "budget"}[str(info.field_name)]
+        checks = [partial(attacks.get, name, dataset, **{knob: own}) for name, own in given.items() if dataset]
         if found := [fault for check in checks for fault in fault_of(check)]:
             raise InputError(SEPARATOR.join(found))
-        return epsilons
+        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> TrialBase:
@@ -118,9 +123,13 @@ class TrialBase(Strict):
             raise InputError(SEPARATOR.join(found))
         return self
 
-    def attack(self, name: str) -> Attack:
-        """The attack with this trial's budget and its own number of steps."""
-        return attacks.get(name, dataset=self.dataset, epsilon=self.epsilons.get(name))
+    def attack(self, name: str, start: nn.Module | None = None) -> Attack:
+        """The attack with this trial's budget and its own number of steps; with the starting model, also bound to what
+        measures its distances."""
+        attack = attacks.get(name, self.dataset, self.epsilons.get(name), self.budgets.get(name))
+        if start is None or self.features == SELF:
+            return attack
+        return attack.bind(start if self.features == START else load_features(self.features))
 
     def families(self) -> dict[str, str]:
         """Name -> family of the attacks that it trains on."""
@@ -294,6 +303,30 @@ def _expect_importance(reading: Any) -> Any:
         readings = ", ".join(methods.IMPORTANCE)
         raise InputError(f"expected {readings}, or attacks with a number each, got {reading!r}")
     return reading
+
+
+def evaluation_base(document: Document) -> TrialBase:
+    """The document of an evaluation without training: a trial's, but for its five parts."""
+    found: list[str] = []
+    base = _validated(TrialBase, {**document, "method": "none"}, [a for a, _ in known_addresses(TrialBase)], found)
+    if base is None:
+        raise complain("evaluation", found)
+    return base
+
+
+START, SELF = "start", "self"
+
+
+def _expect_features(features: str) -> None:
+    if features not in (START, SELF):
+        load_features(features)
+
+
+def load_features(path: str) -> nn.Module:
+    """An AlexNet for perceptual distances, from a file of weights."""
+    from attacks.perceptual.alexnet import AlexNetFeatures
+
+    return AlexNetFeatures.load(path)
 
 
 FRESH, PRETRAINED = "none", "pretrain"

@@ -9,6 +9,7 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import lease, tables
 from sweep.intervals import Floats, bootstrap
+from sweep.schema import EVALUATION
 from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
 
@@ -22,7 +23,9 @@ def sweeps(storage: Storage) -> Rows:
 
 def _sweep(store: Store) -> dict[str, Any]:
     try:
-        document = sound(store)
+        document = store.document()
+        if document.get("kind") != EVALUATION:
+            sound(store)
     except InputError as e:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
     states = store.trials().to_pylist()
@@ -68,6 +71,11 @@ def command(verb: str, store: Store, what: str = "") -> str:
 def sound(store: Store) -> dict[str, Any]:
     """sweep.json; InputError where the sweep is unknown, or where it is not what `run` wrote."""
     document = store.document()
+    if document.get("kind") == EVALUATION:
+        raise InputError(
+            f"{store.sweep_id} is an evaluation, not a sweep: see `{command('table', store)}`; the command that began "
+            f"it goes on with it"
+        )
     try:
         if isinstance(document["trials"], int) and isinstance(document["fingerprint"], str):
             document["spec"]["trial"]["optimizer"]["epochs"]

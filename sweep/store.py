@@ -122,6 +122,16 @@ class Store:
             runs[run] = planned.get(run, {}) | {column: value for column, value in row.items() if value is not None}
         return schema.table("trials", [runs[run] for run in sorted(runs)])
 
+    def best(self) -> dict[str, Any] | None:
+        """The row of the COMPLETE trial with the highest value; the lowest number among equals."""
+        rows = [row for row in self.trials().to_pylist() if row["state"] == COMPLETE]
+        return max(rows, key=lambda row: (row["value"], -row["number"]), default=None)
+
+    def weights_of(self, key: str) -> str:
+        """Which weights of a COMPLETE trial were judged and kept: live or averaged."""
+        averaged = f"/{key}-val-averaged."
+        return "averaged" if any(averaged in name for name in self.folder.names("parquet/results")) else "live"
+
     def results(self) -> pa.Table:
         return self._read("results")
 

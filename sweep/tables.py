@@ -15,6 +15,8 @@ from sweep.store import Store
 
 PRETRAINED = "pretrained"
 AVERAGED = "averaged"
+STAGE = "/"
+"""In the name of a stage: attack/stage."""
 _FAMILIES = {"clean": 0, "lp": 1, "perceptual": 2, "semantic": 3}
 _WHOLE = {"images": "images", "n": "numbers of images"}  # of the whole table
 _EACH = {"protocol": "protocols", "budget_id": "budgets", "epsilon": "epsilons", "num_steps": "numbers of steps"}
@@ -35,7 +37,8 @@ def table(
     """One row per configuration and kind of weights, the pre-trained model first, then the best average first.
 
     Columns: number, method, weights, seeds (runs averaged), clean, each attack, avg_lp, avg_semantic, average with its
-    interval, gain over the pre-trained model with its interval, and the union of `attacks` where some are named.
+    interval, gain over the pre-trained model with its interval, the union of `attacks` where some are named, and the
+    flags of doubtful verdicts where there are any.
     Accuracies are fractions; the last epoch of each run counts. Intervals of averages and gains resample images and
     seeds together, the same images for all models; `intervals` adds one for clean, each attack and the union:
     Wilson's, or with several seeds a resampled one. Refused where rows differ in images, or in an attack's protocol,
@@ -55,6 +58,8 @@ def table(
         for (model, row), mean in zip(whole, means, strict=True):
             row |= _average_cells(model, names, mean, level)
         _add_gains([row for _, row in whole], means, level)
+    if any(flagged := [model.flags() for model in models]):
+        rows = [row | {"flags": flags} for row, flags in zip(rows, flagged, strict=True)]
     return sorted(rows, key=lambda row: (row["method"] != PRETRAINED, -(row["average"] or 0.0), row["number"] or 0))
 
 
@@ -69,21 +74,34 @@ def scores(store: Store, split: str) -> dict[str, Floats]:
 
 def fractions(rows: Iterable[Row]) -> set[str]:
     """The columns of a table that hold accuracies or their differences, for render.show's `percent`."""
-    return {name for row in rows for name in row} - {"number", "method", "weights", "seeds"}
+    return {name for row in rows for name in row} - {"number", "method", "weights", "seeds", "flags"}
 
 
-def averages(accuracies: Mapping[str, float], families: Mapping[str, str]) -> tuple[float | None, float | None, float]:
-    """(avg lp, avg semantic, their mean) of attack -> accuracy and attack -> family; perceptual counts as semantic.
+Threat = tuple[str, str]
+"""An attack's family, and what it bounds: its norm, or, where it bounds none, its own name."""
 
-    A family that was not attacked has no average (None), and the other one is then the mean. ValueError for neither.
+
+def averages(robust: Mapping[str, Floats], threats: Mapping[str, Threat]) -> tuple[float | None, float | None, float]:
+    """(avg lp, avg semantic, their mean) of attack -> verdicts, 0.0 or 1.0; perceptual counts as semantic.
+
+    A norm counts once: robust in it is what survives all of its attacks. A family that was not attacked has no average
+    (None), and the other one is then the mean. ValueError for neither.
     """
-    lp = [value for name, value in accuracies.items() if families[name] == "lp"]
-    semantic = [value for name, value in accuracies.items() if families[name] in ("semantic", "perceptual")]
-    means = [float(np.mean(group)) if group else None for group in (lp, semantic)]
+    means = [float(np.mean(group)) if group else None for group in _families(robust, threats)]
     held = [mean for mean in means if mean is not None]
     if not held:
         raise ValueError("expected an lp, semantic or perceptual attack")
     return means[0], means[1], float(np.mean(held))
+
+
+def _families(robust: Mapping[str, Floats], threats: Mapping[str, Threat]) -> tuple[list[Floats], list[Floats]]:
+    """The verdicts threat by threat: the lp norms', then the others'."""
+    groups: dict[Threat, Floats] = {}
+    for name, verdicts in robust.items():
+        before = groups.get(threats[name])
+        groups[threats[name]] = verdicts if before is None else np.asarray(before * verdicts)
+    lp = [verdicts for (family, _), verdicts in groups.items() if family == "lp"]
+    return lp, [verdicts for (family, _), verdicts in groups.items() if family in ("semantic", "perceptual")]
 
 
 @dataclass(frozen=True)
@@ -103,19 +121,28 @@ class _Model:
         rows = [run[attack] for run in self.runs]
         return np.asarray([unpack(row["robust_bits"], row["n"]) for row in rows], np.float64)
 
-    def averaged(self, names: Sequence[str]) -> dict[str, str]:
-        """Attack -> family of what enters the averages; empty where an attack was not met."""
+    def averaged(self, names: Sequence[str]) -> dict[str, Threat]:
+        """Attack -> threat of what enters the averages; empty where an attack was not met."""
         found = {name: row for name, row in self.runs[0].items() if self.met(names)}
         return {
-            name: row["family"] for name, row in found.items() if row["family"] != "clean" and not row["conditional"]
+            name: (row["family"], row["norm"] or name)
+            for name, row in found.items()
+            if row["family"] != "clean" and not row["conditional"]
         }
 
     def scores(self, names: Sequence[str]) -> Floats:
         """What each image adds to the average, (seeds, images)."""
-        families = self.averaged(names)
-        lp = [self.bits(name) for name, family in families.items() if family == "lp"]
-        semantic = [self.bits(name) for name, family in families.items() if family != "lp"]
-        return np.asarray(np.mean([np.mean(group, axis=0) for group in (lp, semantic) if group], axis=0))
+        threats = self.averaged(names)
+        families = _families({name: self.bits(name) for name in threats}, threats)
+        return np.asarray(np.mean([np.mean(group, axis=0) for group in families if group], axis=0))
+
+    def flags(self) -> str:
+        """The reasons to doubt its verdicts, and the attacks concerned."""
+        found: dict[str, list[str]] = {}
+        for name, row in self.runs[0].items():
+            for flag in row["flags"] or []:
+                found.setdefault(flag, []).append(name)
+        return "; ".join(f"{flag} ({', '.join(names)})" for flag, names in sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -155,8 +182,8 @@ class _Each:
 
 
 def _average_cells(model: _Model, names: Sequence[str], means: Floats, level: float) -> Cells:
-    families = model.averaged(names)
-    found = averages({name: float(model.bits(name).mean()) for name in families}, families)
+    threats = model.averaged(names)
+    found = averages({name: model.bits(name) for name in threats}, threats)
     return {"avg_lp": found[0], "avg_semantic": found[1]} | _with_interval(
         "average", found[2], percentiles(means, level)
     )
@@ -203,8 +230,9 @@ def _last(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
 
 
 def _attack_names(models: Iterable[_Model]) -> list[str]:
-    """Every attack, family by family, in the order they were stored."""
-    families = {name: row["family"] for model in models for run in model.runs for name, row in run.items()}
+    """Every attack, family by family, in the order they were stored; stages of an attack are no columns."""
+    rows = {name: row for model in models for run in model.runs for name, row in run.items()}
+    families = {name: row["family"] for name, row in rows.items() if STAGE not in name}
     return sorted(families, key=lambda name: _FAMILIES.get(families[name], len(_FAMILIES)))
 
 

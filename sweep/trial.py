@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ import attacks
 from attacks.errors import InputError
 from sweep import spec, tables
 from sweep.bits import pack
-from sweep.spec import Sweep, TrialBase, digest
+from sweep.spec import START, Sweep, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
 from trainers import checkpoint, loop, methods, sources, tradeoff
@@ -141,23 +142,30 @@ def _train_and_judge(
 ) -> float | None:
     trial = job.sweep.configure(task.params)
     train = images.train.to(device())
-    model = starting(init)
-    fitted = fine_tune(job, task, trial, model, train, workers, report)
+    model, reference = starting(init), starting(init)
+    fitted = fine_tune(job, task, trial, model, reference, train, workers, report)
     if not fitted.finished:
         return None
     if fitted.averaged is not None:
         model.load_state_dict(fitted.averaged)
     weights = "live" if fitted.averaged is None else "averaged"
-    verdicts = judge(trial, model, images.val, workers)
+    verdicts = judge(trial, model, reference, images.val, workers)
     if workers.rank == 0:
-        about = Judged(task.key, task.number, trial.method, weights, trial.recipe().epochs)
+        about = Subject(task.key, task.number, trial.method, weights, trial.recipe().epochs)
         job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
         _folder(job, task).write("model.safetensors", io.dumps(model))
     return value(verdicts)
 
 
 def fine_tune(
-    job: Job, task: Task, trial: TrialBase, model: nn.Module, train: ImageSet, workers: Workers, report: Report
+    job: Job,
+    task: Task,
+    trial: TrialBase,
+    model: nn.Module,
+    reference: nn.Module,
+    train: ImageSet,
+    workers: Workers,
+    report: Report,
 ) -> loop.Fitted:
     """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
     method = trial.compose()
@@ -170,7 +178,7 @@ def fine_tune(
     return loop.fit(
         model,
         train,
-        training_attacks(trial),
+        training_attacks(trial, reference),
         method,
         recipe(trial),
         importance=methods.importance(trial.importance, trial.families()),
@@ -182,8 +190,8 @@ def fine_tune(
     )
 
 
-def training_attacks(trial: TrialBase) -> dict[str, attacks.Attack]:
-    return {name: trial.attack(name).with_steps(trial.attack_steps) for name in trial.trained()}
+def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
+    return {name: trial.attack(name, reference).with_steps(trial.attack_steps) for name in trial.trained()}
 
 
 R = TypeVar("R", bound=Recipe)
@@ -204,10 +212,12 @@ def prior(job: Job, trial: TrialBase, model: nn.Module, train: ImageSet) -> trad
     """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
     learning rate and seed share it, else measured now and put there."""
     cache = Storage(job.storage).child("cache")
+    training = training_attacks(trial, copy.deepcopy(model))
     made_of = {
         "init": job.init,
         "data": job.fingerprint,
-        "attacks": {name: repr(attack) for name, attack in training_attacks(trial).items()},
+        "attacks": {name: repr(attack) for name, attack in training.items()},
+        "features": trial.features,
         "recipe": asdict(replace(recipe(trial), epochs=1, schedule="constant", warm_up=0.0)),
         "seed": trial.seed,
     }
@@ -215,16 +225,18 @@ def prior(job: Job, trial: TrialBase, model: nn.Module, train: ImageSet) -> trad
     try:
         return tradeoff.Prior.loads(cache.read(name))
     except FileNotFoundError:
-        measured = tradeoff.measure(model, train, training_attacks(trial), recipe(trial), seed=trial.seed)
+        measured = tradeoff.measure(model, train, training, recipe(trial), seed=trial.seed)
         cache.write(name, measured.dumps())
         return measured
 
 
-def judge(trial: TrialBase, model: nn.Module, images: ImageSet, workers: Workers) -> list[Verdict]:
+def judge(
+    trial: TrialBase, model: nn.Module, reference: nn.Module, images: ImageSet, workers: Workers
+) -> list[Verdict]:
     """The verdicts of every attack of the trial, each worker judging its share of the images."""
     mine = images.subset(torch.arange(len(images))[workers.share(len(images))]).to(device())
-    own = {name: trial.attack(name) for name in trial.attacks}
     settings = trial.evaluation
+    own = {name: trial.attack(name, reference) for name in settings.resolved().names(trial.attacks)}
     verdicts = evaluate(model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size)
     return [_of_all(verdict, len(images), workers) for verdict in verdicts]
 
@@ -233,13 +245,15 @@ def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     if workers.count == 1:
         return verdict
     robust = workers.whole(verdict.robust.float().to(device()), n).cpu() > 0
+    if verdict.mean_loss is None:
+        return replace(verdict, robust=robust)
     share = torch.full_like(verdict.robust, verdict.mean_loss, dtype=torch.float)
     losses: Tensor = workers.whole(share.to(device()), n)
     return replace(verdict, robust=robust, mean_loss=float(losses.mean()))
 
 
 @dataclass(frozen=True)
-class Judged:
+class Subject:
     """Whose verdicts they are."""
 
     trial: str
@@ -250,7 +264,7 @@ class Judged:
 
 
 def rows(
-    trial: TrialBase, about: Judged, split: str, images: ImageSet, verdicts: Iterable[Verdict]
+    trial: TrialBase, about: Subject, split: str, images: ImageSet, verdicts: Iterable[Verdict]
 ) -> list[dict[str, Any]]:
     """The `results` rows of some verdicts."""
     shared = asdict(about) | {
@@ -263,28 +277,29 @@ def rows(
         "images": images.fingerprint,
         "budget_id": budget_id(trial),
         "attack_seed": trial.seed,
-        "conditional": False,
-        "flags": [],
     }
     return [shared | _verdict_row(verdict) for verdict in verdicts]
 
 
+_COLUMNS = ("attack", "family", "norm", "epsilon", "num_steps", "mean_loss", "seconds", "conditional")
+
+
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
     n, n_robust = len(verdict.robust), int(verdict.robust.sum())
-    row = {
-        name: getattr(verdict, name) for name in ("attack", "family", "epsilon", "num_steps", "mean_loss", "seconds")
-    }
+    row = {name: getattr(verdict, name) for name in _COLUMNS} | {"flags": list(verdict.flags)}
     row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
     return row | ({"budget_id": None} if verdict.attack == "clean" else {})
 
 
 def budget_id(trial: TrialBase) -> str:
-    """Names the set of budgets: attacks/budgets/<dataset>.yaml, with the trial's own epsilons where it has some."""
-    return f"{trial.dataset}+{digest(trial.epsilons)}" if trial.epsilons else trial.dataset
+    """Names the set of budgets: attacks/budgets/<dataset>.yaml, with the trial's own where it has some."""
+    own = {"epsilons": trial.epsilons, "budgets": trial.budgets, "features": trial.features}
+    named = {key: value for key, value in own.items() if value not in ({}, START)}
+    return f"{trial.dataset}+{digest(named)}" if named else trial.dataset
 
 
 def value(verdicts: Iterable[Verdict]) -> float:
     """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = [verdict for verdict in verdicts if verdict.attack != "clean"]
-    accuracies = {v.attack: float(v.robust.double().mean()) for v in attacked}
-    return tables.averages(accuracies, {v.attack: v.family for v in attacked})[2]
+    attacked = [verdict for verdict in verdicts if verdict.attack != "clean" and not verdict.conditional]
+    threats = {v.attack: (v.family, v.norm or v.attack) for v in attacked}
+    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attacks import Attack
+from attacks import Attack, View
 from attacks.errors import InputError, unknown
 from attacks.noise import derive
 from trainers.data import ImageSet
@@ -20,22 +20,31 @@ from trainers.data import ImageSet
 @dataclass(frozen=True)
 class Protocol:
     """How a verdict is reached. `num_steps` replaces each attack's own (step sizes scaled), None keeps it. With
-    `any_iterate` an image is broken when any iterate breaks it; otherwise the attack's last iterate decides."""
+    `any_iterate` an image is broken when any iterate breaks it; otherwise what the attack returned decides.
+    `by_autoattack`: the lp norms are judged by AutoAttack (standard)."""
 
     name: str
     num_steps: int | None
     any_iterate: bool
+    by_autoattack: bool = False
 
     def attack(self, attack: Attack) -> Attack:
         return attack if self.num_steps is None else attack.with_steps(self.num_steps)
+
+    def names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The attacks that judge in place of these."""
+        judge = {norm: f"autoattack-{norm}" for norm in ("linf", "l2", "l1")} if self.by_autoattack else {}
+        return tuple(dict.fromkeys(judge.get(name, name) for name in names))
 
 
 PROTOCOLS = {
     p.name: p
     for p in (
         Protocol("quick", num_steps=10, any_iterate=True),
+        Protocol("train", num_steps=10, any_iterate=False),
         Protocol("full", num_steps=None, any_iterate=True),
         Protocol("as_published", num_steps=None, any_iterate=False),
+        Protocol("autoattack", num_steps=None, any_iterate=True, by_autoattack=True),
     )
 }
 
@@ -52,18 +61,38 @@ def protocol(name: str, num_steps: int | None = None) -> Protocol:
     return replace(chosen, name=f"{name}-{num_steps}", num_steps=num_steps)
 
 
+STOCHASTIC, NON_FINITE = "stochastic", "non-finite"
+"""Flags: two forwards in eval mode differ; a logit was no finite number. Either may hide a gradient."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """`robust` (N,) bool on the CPU: right on the clean image and on the adversarial one. `mean_loss` is the mean over
-    all N images of the cross entropy of the image that decided (the clean one where that is already wrong)."""
+    all N images of the cross entropy of the image that decided (the clean one where that is already wrong); None, and
+    no seconds, for a stage of an attack (`conditional`: it saw only what the stages before it had left).
+    `flags`: reasons to doubt it."""
 
     attack: str
     family: str
     epsilon: float
     num_steps: int
     robust: Tensor
-    mean_loss: float
+    mean_loss: float | None
+    seconds: float | None
+    flags: tuple[str, ...] = ()
+    conditional: bool = False
+    norm: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one attack did to one batch, on the CPU: (B,) each. `stages` as in View, the clean verdict included."""
+
+    robust: Tensor
+    loss: Tensor
+    flags: frozenset[str]
     seconds: float
+    stages: tuple[tuple[str, Tensor], ...] = ()
 
 
 def evaluate(
@@ -75,35 +104,89 @@ def evaluate(
     seed: int,
     batch_size: int = 128,
 ) -> Iterator[Verdict]:
-    """Yields the verdicts of "clean", then of every attack. Images that the model gets wrong when clean are not
-    attacked, and under `any_iterate` an image leaves the attack once it is broken: neither changes a verdict. Whatever
-    an attack says, the verdict is a fresh eval-mode forward in fp32 on the image it returned. Memory is O(batch_size).
+    """Yields the verdicts of "clean", then of every attack, each followed by those of its stages. Images that the model
+    gets wrong when clean are not attacked, and under `any_iterate` an image leaves the attack once it is broken:
+    neither changes a verdict. Whatever an attack says, the verdict is a fresh eval-mode forward in fp32 on the image it
+    returned. Memory is O(batch_size).
 
     The draws for an image depend on (seed, attack's name, image's id) alone.
     """
-    model.eval()
-    start = perf_counter()
-    right, loss = _clean(model, images, batch_size)
-    yield Verdict("clean", "clean", 0.0, 0, right.cpu(), float(loss.mean()), perf_counter() - start)
+    batches = slices(len(images), batch_size)
+    clean = [judge_clean(model, images, rows) for rows in batches]
+    yield from verdicts("clean", None, clean)
     for name, attack in attacks.items():
-        start = perf_counter()
-        robust, losses = right.clone(), loss.clone()
-        for rows in _batches(right.nonzero().squeeze(1), batch_size):
-            robust[rows], losses[rows] = _attacked(model, images, rows, name, protocol, attack, seed)
-        used, bits, mean_loss = protocol.attack(attack), robust.cpu(), float(losses.mean())
-        yield Verdict(name, used.family, used.epsilon, used.num_steps, bits, mean_loss, perf_counter() - start)
+        used = protocol.attack(attack)
+        judged = [
+            judge_attacked(model, images, rows, used, name, before, any_iterate=protocol.any_iterate, seed=seed)
+            for rows, before in zip(batches, clean, strict=True)
+        ]
+        yield from verdicts(name, used, judged)
+
+
+def slices(n: int, batch_size: int) -> list[Tensor]:
+    """The rows 0 to n - 1 in batches."""
+    return [torch.arange(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
+
+
+def judge_clean(model: nn.Module, images: ImageSet, rows: Tensor) -> Judged:
+    """The images as they are; a batch is looked at twice, for the flags."""
+    start = perf_counter()
+    x, y = images.floats(rows), images.labels[rows]
+    with exact_fp32():
+        right, loss, logits = _judge(model, x, y)
+        again = _judge(model, x, y)[2]
+    flags = _flags(logits) | ({STOCHASTIC} if _differ(logits, again) else set())
+    return Judged(right.cpu(), loss.cpu(), frozenset(flags), perf_counter() - start)
+
+
+def judge_attacked(
+    model: nn.Module,
+    images: ImageSet,
+    rows: Tensor,
+    attack: Attack,
+    name: str,
+    clean: Judged,
+    *,
+    any_iterate: bool,
+    seed: int,
+) -> Judged:
+    """One batch under an attack, which sees the images that are right when clean. `name` keys the draws."""
+    start, right = perf_counter(), clean.robust
+    robust, loss, flags, stages = right.clone(), clean.loss.clone(), clean.flags, []
+    if bool(right.any()):
+        view, (still, losses, logits) = _attacked(model, images, rows[right], name, attack, any_iterate, seed)
+        robust[right], loss[right], flags = still.cpu(), losses.cpu(), flags | _flags(logits)
+        for stage, left in view.stages:
+            whole = right.clone()
+            whole[right] = left.cpu()
+            stages.append((stage, whole))
+    return Judged(robust, loss, flags, perf_counter() - start, tuple(stages))
+
+
+def verdicts(name: str, attack: Attack | None, judged: Sequence[Judged]) -> Iterator[Verdict]:
+    """The verdict that the batches add up to, then those of the attack's stages; no attack for "clean"."""
+    flags = tuple(sorted(frozenset().union(*(one.flags for one in judged))))
+    about = ("clean", 0.0, 0) if attack is None else (attack.family, attack.epsilon, attack.num_steps)
+    norm = None if attack is None else attack.norm
+    robust, loss = torch.cat([one.robust for one in judged]), torch.cat([one.loss for one in judged])
+    yield Verdict(name, *about, robust, float(loss.mean()), sum(one.seconds for one in judged), flags, norm=norm)
+    stages: dict[str, list[Tensor]] = {stage: [] for one in judged for stage, _ in one.stages}
+    for one in judged:
+        held = dict(one.stages)
+        for stage, parts in stages.items():
+            parts.append(held.get(stage, one.robust))  # a batch of which nothing was left has no such stage
+    for stage, parts in stages.items():
+        yield Verdict(f"{name}/{stage}", *about, torch.cat(parts), None, None, flags, True, norm)
 
 
 def correct_by_attack(
     model: nn.Module, images: ImageSet, attacks: Mapping[str, Attack], *, seed: int, batch_size: int = 128
 ) -> Tensor:
     """(N, number of attacks) bool: is the last iterate still classified right? For probes during training."""
-    last = Protocol("probe", num_steps=None, any_iterate=False)
-    everything = torch.arange(len(images), device=images.images.device)
     correct = torch.zeros(len(images), len(attacks), dtype=torch.bool, device=images.images.device)
     for j, (name, attack) in enumerate(attacks.items()):
-        for rows in _batches(everything, batch_size):
-            correct[rows, j] = _attacked(model, images, rows, name, last, attack, seed)[0]
+        for rows in slices(len(images), batch_size):
+            correct[rows, j] = _attacked(model, images, rows, name, attack, False, seed)[1][0]
     return correct.cpu()
 
 
@@ -112,38 +195,37 @@ def image_seeds(ids: Tensor, seed: int, attack: str) -> Tensor:
     return derive(ids, seed, *attack.encode())
 
 
-def _batches(rows: Tensor, batch_size: int) -> Sequence[Tensor]:
-    """The rows in batches, none of them empty."""
-    return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+Judgement = tuple[Tensor, Tensor, Tensor]
+"""Is it right, the cross entropy, the logits."""
 
 
 def _attacked(
-    model: nn.Module, images: ImageSet, rows: Tensor, name: str, protocol: Protocol, attack: Attack, seed: int
-) -> tuple[Tensor, Tensor]:
+    model: nn.Module, images: ImageSet, rows: Tensor, name: str, attack: Attack, any_iterate: bool, seed: int
+) -> tuple[View, Judgement]:
+    model.eval()
     x, y = images.floats(rows), images.labels[rows]
     with exact_fp32():
-        view = protocol.attack(attack).run(
-            model, x, y, seeds=image_seeds(images.ids[rows], seed, name), stop_when_broken=protocol.any_iterate
-        )
-        return _judge(model, view.x, y)
-
-
-def _clean(model: nn.Module, images: ImageSet, batch_size: int) -> tuple[Tensor, Tensor]:
-    device = images.images.device
-    right, loss = torch.zeros(len(images), dtype=torch.bool, device=device), torch.zeros(len(images), device=device)
-    with exact_fp32():
-        for rows in _batches(torch.arange(len(images), device=device), batch_size):
-            right[rows], loss[rows] = _judge(model, images.floats(rows), images.labels[rows])
-    return right, loss
+        seeds = image_seeds(images.ids[rows], seed, name)
+        view = attack.run(model, x, y, seeds=seeds, stop_when_broken=any_iterate)
+        return view, _judge(model, view.x, y)
 
 
 @torch.no_grad()
-def _judge(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Is it right (a NaN logit is no right answer), and the cross entropy."""
+def _judge(model: nn.Module, x: Tensor, y: Tensor) -> Judgement:
+    """A NaN logit is no right answer."""
     model.eval()
     logits = model(x)
     top, label = logits.max(1)
-    return (label == y) & (top == top), cross_entropy(logits, y, reduction="none")
+    return (label == y) & (top == top), cross_entropy(logits, y, reduction="none"), logits
+
+
+def _flags(logits: Tensor) -> set[str]:
+    return set() if bool(logits.isfinite().all()) else {NON_FINITE}
+
+
+def _differ(logits: Tensor, again: Tensor) -> bool:
+    """By more than round-off."""
+    return not torch.allclose(logits, again, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 @contextmanager

@@ -6,20 +6,59 @@ from typing import Annotated
 
 import typer
 
+from attacks.errors import InputError
 from sweep.cli.options import DataRootOption, FormatOption, StorageOption, storage
 
 
 def attacks(
-    dataset: Annotated[str, typer.Option(help="Whose budgets to show.")] = "cifar10", format: FormatOption = "table"
+    dataset: Annotated[str, typer.Option(help="Whose budgets to show.")] = "cifar10",
+    gallery: Annotated[
+        str | None, typer.Option(help="Draw an image under the papers' attacks into this PNG instead.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Whose gradients the gallery's attacks follow; default: untrained.")
+    ] = None,
+    image: Annotated[int, typer.Option(min=0, help="Which image of the test split the gallery shows.")] = 0,
+    data_root: DataRootOption = None,
+    format: FormatOption = "table",
 ) -> None:
-    """List the attacks: family, budget, steps, source.
+    """List the attacks: family, budget, steps, source. Or draw them.
 
-    Example: sweep attacks --dataset digits-photo
+    Example: sweep attacks --dataset digits-photo --gallery attacks.png
     """
     from attacks import describe
     from sweep import render
 
-    render.show(describe(dataset), format)
+    if gallery is None:
+        render.show(describe(dataset), format)
+    else:
+        _draw(gallery, dataset, model, image, data_root)
+
+
+def _draw(out: str, dataset: str, path: str | None, image: int, data_root: str | None) -> None:
+    from pathlib import Path
+
+    from attacks import get
+    from sweep import datasets, gallery, spaces
+    from sweep.calibration import expect_writable
+    from sweep.starting import expect_fit
+    from trainers import models, sources
+    from trainers.models import io
+
+    file = Path(out).expanduser()
+    expect_writable(file)
+    source = sources.source(dataset)
+    data = datasets.load(dataset, data_root=data_root, train_size=source.num_classes)
+    if image >= len(data.test):
+        raise InputError(f"expected --image below {len(data.test)}, the test split's size, got {image}")
+    if path is None:
+        model = models.create(num_classes=data.num_classes, in_channels=data.shape[0], width=8)
+    else:
+        model = io.load(path)
+        expect_fit(model, data, path)
+    drawn = {name: get(name, dataset).bind(model) for name in spaces.default_attacks()}
+    gallery.gallery(model.eval(), data.test, image, drawn, file)
+    print(file)
 
 
 def methods(format: FormatOption = "table") -> None:

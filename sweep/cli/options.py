@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from sweep.driver import Where
     from sweep.storage import Storage
 
 
@@ -30,9 +32,49 @@ DataRootOption = Annotated[
     str | None,
     typer.Option("--data-root", help="Folder of data sets in the Hugging Face Parquet layout; default $SWEEP_DATA."),
 ]
+BudgetsOption = Annotated[
+    str | None, typer.Option("--budgets", help="A budgets file, as `calibrate` writes; over the data set's own.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", help="A running Ray cluster; default $RAY_ADDRESS, else a local one of our own."),
+]
+ConcurrentOption = Annotated[int, typer.Option("--max-concurrent", min=0, help="Trials at a time; 0: what fits.")]
+CpusOption = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs, and torch threads, of a worker.")]
+GpusOption = Annotated[
+    float | None, typer.Option("--gpus-per-worker", min=0, help="GPUs of a worker; default 1 where there are any.")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what goes wrong, and the result.")]
+VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what Ray says too.")]
+
+
+def listed(text: str | None) -> list[str] | None:
+    """The names of a comma-separated list."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def attack_names(text: str | None) -> list[str] | None:
+    """The attacks of a comma-separated list; `all` are the papers' 21."""
+    from sweep import spaces
+
+    return spaces.default_attacks() if text == "all" else listed(text)
 
 
 def storage(uri: str | None) -> Storage:
     from sweep.storage import Storage, default_uri
 
     return Storage(uri or default_uri())
+
+
+def where(
+    kept: Storage,
+    data_root: str | None,
+    address: str | None,
+    cpus: int,
+    gpus: float | None,
+    max_concurrent: int,
+    verbose: bool,
+) -> Where:
+    from sweep.driver import Where  # late: Ray takes its time
+
+    return Where(kept, data_root, address or os.environ.get("RAY_ADDRESS"), cpus, gpus, max_concurrent, verbose)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.cli.options import DataRootOption, IdArgument, StorageOption, storage
+from sweep.cli.options import (
+    AddressOption,
+    BudgetsOption,
+    ConcurrentOption,
+    CpusOption,
+    DataRootOption,
+    GpusOption,
+    IdArgument,
+    QuietOption,
+    StorageOption,
+    VerboseOption,
+    attack_names,
+    storage,
+    where,
+)
 
 if TYPE_CHECKING:
     from sweep.driver import Where
@@ -18,18 +31,6 @@ if TYPE_CHECKING:
 EXIT_FAILED_TRIALS = 3
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
-
-AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", help="A running Ray cluster; default $RAY_ADDRESS, else a local one of our own."),
-]
-ConcurrentOption = Annotated[int, typer.Option("--max-concurrent", min=0, help="Trials at a time; 0: what fits.")]
-CpusOption = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs, and torch threads, of a worker.")]
-GpusOption = Annotated[
-    float | None, typer.Option("--gpus-per-worker", min=0, help="GPUs of a worker; default 1 where there are any.")
-]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what goes wrong, and the result.")]
-VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what Ray says too.")]
 
 
 def run(
@@ -45,9 +46,10 @@ def run(
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch, over all workers.")] = None,
     lr: Annotated[float | None, typer.Option(help="The largest learning rate.")] = None,
-    attacks: Annotated[str | None, typer.Option(help="Comma-separated; default: all.")] = None,
+    attacks: Annotated[str | None, typer.Option(help="Comma-separated, or `all`: the papers' 21.")] = None,
     attack_steps: Annotated[int | None, typer.Option(help="Attack steps in training.")] = None,
     eval_steps: Annotated[int | None, typer.Option(help="Attack steps in evaluation.")] = None,
+    budgets: BudgetsOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
     workers: Annotated[int | None, typer.Option(help="Train workers (DDP) of one trial.")] = None,
     settings: Annotated[
@@ -77,7 +79,7 @@ def run(
         "optimizer.epochs": epochs,
         "optimizer.batch_size": batch_size,
         "optimizer.lr": lr,
-        "attacks": None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()],
+        "attacks": attack_names(attacks),
         "attack_steps": attack_steps,
         "evaluation.num_steps": eval_steps,
         "seed": seed,
@@ -87,22 +89,18 @@ def run(
     from sweep.settings import assignment, merge, nest
 
     flags = nest({address: value for address, value in said.items() if value is not None})
+    if budgets is not None:
+        from sweep.calibration import read_budgets
+
+        flags |= {"budgets": read_budgets(budgets)}
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
     sweep = layers.resolve(space, overrides)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
-    where = driver.Where(
-        storage(storage_uri),
-        data_root,
-        address or os.environ.get("RAY_ADDRESS"),
-        cpus_per_worker,
-        gpus_per_worker,
-        max_concurrent,
-        verbose,
-    )
-    store = driver.create(sweep, where, driver.new_id(space) if sweep_id is None else sweep_id)
+    place = where(storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
     print(store.sweep_id, flush=True)
-    _drive(store, where, quiet)
+    _drive(store, place, quiet)
 
 
 def resume(
@@ -125,25 +123,15 @@ def resume(
 
     store = Store(storage(storage_uri), sweep_id)
     spec.reload(status.sound(store)["spec"])
-    from sweep import driver
-
-    where = driver.Where(
-        store.storage,
-        data_root,
-        address or os.environ.get("RAY_ADDRESS"),
-        cpus_per_worker,
-        gpus_per_worker,
-        max_concurrent,
-        verbose,
-    )
+    place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
     print(store.sweep_id, flush=True)
-    _drive(store, where, quiet)
+    _drive(store, place, quiet)
 
 
 COMMANDS = {"run": run, "resume": resume}
 
 
-def _drive(store: Store, where: Where, quiet: bool) -> None:
+def _drive(store: Store, place: Where, quiet: bool) -> None:
     from rich.console import Console
 
     from sweep import driver, status
@@ -151,7 +139,7 @@ def _drive(store: Store, where: Where, quiet: bool) -> None:
 
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        driver.drive(store, where, Progress(Console(stderr=True), quiet))
+        driver.drive(store, place, Progress(Console(stderr=True), quiet))
     except (KeyboardInterrupt, _Terminated, SystemExit) as e:
         if isinstance(e, SystemExit) and e.code != signal.SIGTERM:  # what Ray's own handler, set over ours, exits with
             raise
@@ -171,10 +159,10 @@ def _terminate(*_: Any) -> None:
 
 def _summary(store: Store) -> None:
     """The best configuration, the table of the pre-trained and the best model, and the commands to go on."""
-    from sweep import driver, render, status, tables
+    from sweep import render, status, tables
     from sweep.store import FAILED
 
-    if (best := driver.best_trial(store)) is not None:
+    if (best := store.best()) is not None:
         print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
         print(f"  {best['params']}")
     print("\non the test split (%):")

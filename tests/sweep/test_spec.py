@@ -351,6 +351,8 @@ OTHER: dict[str, Any] = {
     "train_attacks": ["linf"],
     "attack_steps": 3,
     "epsilons.linf": 0.01,
+    "budgets.linf.epsilon": 0.1,
+    "features": "self",
     "importance": "none",
     "evaluation.protocol": "full",
     "evaluation.num_steps": 3,

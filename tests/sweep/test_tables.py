@@ -13,7 +13,8 @@ from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import averages, fractions, table
 
-FAMILY = {"clean": "clean", "linf": "lp", "l2": "lp", "ppgd": "perceptual", "jpeg": "semantic"}
+FAMILY = {"clean": "clean", "ppgd": "perceptual", "jpeg": "semantic"}  # and lp
+NORMS = {"linf": "linf", "pgd-linf": "linf", "linf/square": "linf", "l2": "l2"}
 
 
 @pytest.fixture
@@ -28,11 +29,13 @@ def put(store: Store, key: str, number: int | None, method: str, bits: dict[str,
     rows = []
     for attack, text in bits.items():
         robust = [c == "1" for c in text]
-        row = {"attack": attack, "family": FAMILY[attack], "number": number, "method": method, "n": len(text)}
+        row = {"attack": attack, "family": FAMILY.get(attack, "lp"), "norm": NORMS.get(attack), "number": number}
+        row |= {"method": method, "n": len(text)}
         row |= {"n_robust": sum(robust), "robust_accuracy": sum(robust) / len(text), "robust_bits": pack(robust)}
         row |= {"weights": "live", "epoch": 1, "split": "test", "images": "i", "protocol": "full", "conditional": False}
         rows.append(row | {"budget_id": None if attack == "clean" else "b", "epsilon": 0.1, "num_steps": 10} | changes)
     name = f"{changes.get('split', 'test')}-{changes.get('weights', 'live')}-{changes.get('epoch', 1)}"
+    name += "-stages" if changes.get("conditional") else ""
     store.write_results(key, name, rows)
 
 
@@ -60,22 +63,55 @@ def test_a_table_by_hand(store: Store) -> None:
 def test_perceptual_counts_as_semantic(store: Store) -> None:
     put(store, "k", 0, "cas", {"linf": "1000", "ppgd": "1100", "jpeg": "1110"})
     assert table(store)[0]["avg_semantic"] == 0.625
-    assert averages({"linf": 0.2, "ppgd": 0.5, "jpeg": 1.0}, FAMILY) == (0.2, 0.75, pytest.approx(0.475))
+    threats = {"linf": ("lp", "linf"), "ppgd": ("perceptual", "ppgd"), "jpeg": ("semantic", "jpeg")}
+    assert averages({"linf": np.array(0.2), "ppgd": np.array(0.5), "jpeg": np.array(1.0)}, threats) == (
+        0.2,
+        0.75,
+        pytest.approx(0.475),
+    )
+
+
+def test_a_norm_counts_once_with_what_survives_all_of_its_attacks(store: Store) -> None:
+    """linf and pgd-linf together leave 1 of 4; beside l2's 3 of 4 that is 1/2, not the mean of three."""
+    put(store, "k", 0, "cas", {"linf": "1100", "pgd-linf": "1010", "l2": "1110"})
+    assert table(store)[0]["avg_lp"] == 0.5
+    assert table(store)[0]["average"] == 0.5
+
+
+def test_flags_of_doubtful_verdicts_are_shown(store: Store) -> None:
+    put(store, "p", None, "pretrained", {"linf": "1100"})
+    assert "flags" not in table(store)[0]
+    put(store, "k", 0, "cas", {"linf": "1100", "jpeg": "1110"}, flags=["unconverged"])
+    put(store, "p", None, "pretrained", {"linf": "1100", "jpeg": "1110"})
+    assert [row["flags"] for row in table(store)] == ["", "unconverged (linf, jpeg)"]
+
+
+def test_stages_of_an_attack_are_no_columns(store: Store) -> None:
+    put(store, "k", 0, "cas", {"linf": "1100"})
+    put(store, "k", 0, "cas", {"linf/square": "1110"}, conditional=True)
+    assert store.results().num_rows == 2
+    assert "linf/square" not in table(store)[0]
+    assert table(store)[0]["average"] == 0.5
 
 
 def test_an_average_without_one_family() -> None:
-    assert averages({"linf": 0.2, "l2": 0.4}, FAMILY) == (pytest.approx(0.3), None, pytest.approx(0.3))
+    threats = {"linf": ("lp", "linf"), "l2": ("lp", "l2")}
+    assert averages({"linf": np.array(0.2), "l2": np.array(0.4)}, threats) == (
+        pytest.approx(0.3),
+        None,
+        pytest.approx(0.3),
+    )
     with pytest.raises(ValueError, match="expected an lp"):
-        averages({}, FAMILY)
+        averages({}, threats)
 
 
 def test_the_average_weighs_lp_by_the_number_of_the_others() -> None:
     """reference: the weighted mean with weight 6 on each of 3 lp attacks and 1 on each of 18 others."""
     values = np.random.default_rng(0).random(21)
     accuracies = dict(zip(map(str, range(21)), values, strict=True))
-    families = {name: "lp" if int(name) < 3 else "semantic" for name in accuracies}
+    threats = {name: ("lp" if int(name) < 3 else "semantic", name) for name in accuracies}
     weights = [6.0] * 3 + [1.0] * 18
-    assert averages(accuracies, families)[2] == pytest.approx(np.average(values, weights=weights))
+    assert averages(accuracies, threats)[2] == pytest.approx(np.average(values, weights=weights))
 
 
 def test_the_last_epoch_and_the_split_asked_for_count(store: Store) -> None:

@@ -217,7 +217,7 @@ def test_correct_by_attack_judges_the_last_iterate() -> None:
 
 
 def test_protocols_have_names() -> None:
-    assert set(PROTOCOLS) == {"quick", "full", "as_published"}
+    assert set(PROTOCOLS) == {"quick", "train", "full", "as_published", "autoattack"}
     assert protocol("quick") == protocol("quick", 10) == Protocol("quick", 10, True)
     assert protocol("quick", 5) == Protocol("quick-5", 5, True)
     assert protocol("full", 7) == Protocol("full-7", 7, True)

@@ -1,0 +1,78 @@
+"""What `evaluate` and `calibrate` judge: a file of weights, or a trial of a sweep."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from attacks.errors import InputError
+from sweep import spec
+from sweep.spec import TrialBase
+from sweep.storage import Storage
+from sweep.store import COMPLETE, Store
+from sweep.tables import PRETRAINED
+from sweep.trial import Subject
+from trainers.models import io
+
+BEST = "best"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to judge: its weights, and those of the model that it was fine-tuned from (its own where it was not).
+    `base`: the sweep's trial, for a trial."""
+
+    about: Subject
+    weights: bytes
+    start: bytes
+    init: str
+    base: TrialBase | None
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        return dict(io.loads(self.weights).architecture)  # type: ignore[arg-type]
+
+
+def candidate(text: str, storage: Storage) -> Candidate:
+    """`text`: a path, or SWEEP/NUMBER, SWEEP/best, SWEEP/pretrained of a sweep in the storage."""
+    sweep_id, slash, which = text.rpartition("/")
+    if (
+        slash
+        and "/" not in sweep_id
+        and not Path(text).expanduser().exists()
+        and storage.exists(f"{sweep_id}/sweep.json")
+    ):
+        return _of_sweep(Store(storage, sweep_id), which)
+    weights = io.dumps(io.load(text))
+    return Candidate(Subject(hashed(weights), None, Path(text).stem, "live", 0), weights, weights, text, None)
+
+
+def _of_sweep(store: Store, which: str) -> Candidate:
+    sweep = spec.reload(store.document().get("spec"))
+    base, start = sweep.trial, store.folder.read("init.safetensors")
+    if which == PRETRAINED:
+        return Candidate(Subject(hashed(start), None, PRETRAINED, "live", 0), start, start, base.init, base)
+    row = _row(store, which)
+    trial = sweep.configure(json.loads(row["params"]))
+    about = Subject(row["key"], row["number"], trial.method, store.weights_of(row["key"]), trial.recipe().epochs)
+    return Candidate(about, store.folder.read(f"checkpoints/{row['key']}/model.safetensors"), start, base.init, base)
+
+
+def _row(store: Store, which: str) -> dict[str, Any]:
+    done: dict[str, dict[str, Any]] = {
+        str(row["number"]): row for row in store.trials().to_pylist() if row["state"] == COMPLETE
+    }
+    if which == BEST and (best := store.best()):
+        return best
+    if which not in done:
+        known = ", ".join([PRETRAINED, *([BEST, *done] if done else [])])
+        raise InputError(f"expected one of {known} after {store.sweep_id}/, got {which!r}")
+    return done[which]
+
+
+def hashed(weights: bytes) -> str:
+    """16 hex digits that name a model."""
+    return sha256(weights).hexdigest()[:16]
