@@ -179,6 +179,7 @@ def _stronger(view: View, rows: Tensor, other: View) -> View:
         loss=view.loss.index_copy(0, rows, torch.where(take, other.loss, view.loss[rows])),
         robust_all=view.robust_all.index_copy(0, rows, mine & theirs),
         steps_correct=view.steps_correct.index_add(0, rows, other.steps_correct),
+        stages=(),
     )
 
 

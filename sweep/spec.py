@@ -127,9 +127,11 @@ class TrialBase(Strict):
         """The attack with this trial's budget and its own number of steps; with the starting model, also bound to what
         measures its distances."""
         attack = attacks.get(name, self.dataset, self.epsilons.get(name), self.budgets.get(name))
-        if start is None or self.features == SELF:
+        if start is None or self.features == SELF or attack.family != "perceptual":
             return attack
-        return attack.bind(start if self.features == START else load_features(self.features))
+        if self.features == START:
+            return attack.bind(start)
+        return attack.bind(load_features(self.features).to(next(start.parameters()).device))
 
     def families(self) -> dict[str, str]:
         """Name -> family of the attacks that it trains on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -14,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from attacks import Attack, View
 from attacks.errors import InputError, unknown
 from attacks.noise import derive
+from attacks.precision import exact_fp32
 from trainers.data import ImageSet
 
 
@@ -226,14 +226,3 @@ def _flags(logits: Tensor) -> set[str]:
 def _differ(logits: Tensor, again: Tensor) -> bool:
     """By more than round-off."""
     return not torch.allclose(logits, again, rtol=1e-3, atol=1e-4, equal_nan=True)
-
-
-@contextmanager
-def exact_fp32() -> Iterator[None]:
-    """No TF32 in convolutions while a verdict is reached (it is off for matrix products by default)."""
-    before = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = before  # type: ignore[attr-defined]

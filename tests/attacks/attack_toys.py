@@ -26,6 +26,19 @@ def small_net(channels: int = 3, classes: int = 5, seed: int = 0) -> nn.Module:
     return net.eval()
 
 
+class Features(nn.Module):
+    """A network by whose layers ppgd measures distances, for images of any size and up to three channels. Sums are
+    taken image by image: convolutions round differently in another batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(6, 3, 1, 1, generator=torch.Generator().manual_seed(7)))
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        early = nn.functional.softplus((x[:, None] * self.mix[:, : x.shape[1]]).sum(2))
+        return early, (early[..., 1:, :] - early[..., :-1, :]).square()
+
+
 def images(batch: int, channels: int = 3, height: int = 32, width: int = 32, seed: int = 0) -> Tensor:
     """Smooth in places and noisy in others, 0 and 1 included."""
     generator = torch.Generator().manual_seed(seed)

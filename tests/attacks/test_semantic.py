@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import test_semantic_patterns
+import test_semantic_warps
 import torch
 from attack_toys import images
 from numpy.typing import NDArray
@@ -188,7 +190,9 @@ def test_render(name: str, shape: tuple[int, int, int]) -> None:
 
 
 def test_every_semantic_attack_has_a_reference() -> None:
-    assert {name for name in attacks.names() if attacks.get(name).family == "semantic"} <= set(SLOW)
+    referenced = {*SLOW, *test_semantic_patterns.SLOW, *test_semantic_warps.SLOW}
+    assert {name for name in attacks.names() if attacks.get(name).family == "semantic"} == referenced
+    assert len(referenced) == 17
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -16,6 +16,7 @@ from attacks import Attack, View
 from attacks.errors import InputError
 from attacks.latent import LatentAttack, Scene
 from attacks.lp import PGDLinf
+from attacks.precision import exact_fp32
 from trainers.data import ImageSet
 from trainers.evaluate import (
     PROTOCOLS,
@@ -23,7 +24,6 @@ from trainers.evaluate import (
     Verdict,
     correct_by_attack,
     evaluate,
-    exact_fp32,
     image_seeds,
     protocol,
 )

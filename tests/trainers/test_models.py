@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,26 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot write the model .*: Is a directory"):
         models.save(narrow(), tmp_path)
     assert not list(tmp_path.parent.glob(f"{tmp_path.name}.tmp-*"))
+
+
+# ---- features
+
+
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_features_are_the_stages_after_the_activation(activation: str, shape: tuple[int, int, int]) -> None:
+    """Compared with what a forward leaves behind each stage."""
+    model: Any = trained(narrow(activation=activation, width=3, in_channels=shape[0], mean=[0.4] * shape[0])).eval()
+    stages: list[Tensor] = []
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        model.get_submodule(name).register_forward_hook(lambda module, args, out: stages.append(out))
+    x, act = torch.rand(2, *shape), getattr(F, activation)
+    logits = model(x)
+    *early, last = stages
+    wanted = (*(act(out) for out in early), act(model.bn(last)))
+    features = model.features(x)
+    assert [f.shape[1] for f in features] == [3, 6, 12, 24]
+    assert [f.shape[2] for f in features] == [math.ceil(shape[1] / 2**stage) for stage in range(4)]
+    for got, expected in zip(features, wanted, strict=True):
+        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(model.linear(features[-1].mean((2, 3))), logits)

@@ -89,6 +89,14 @@ class PreActResNet18(nn.Module):
         logits: Tensor = self.linear(self.act(self.bn(out)).mean((2, 3)))
         return logits
 
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of the four stages after the activation, the last one's after batch norm as well; not pooled."""
+        first = self.layer1(self.conv1((x - self.mean) / self.std))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        last = self.bn(self.layer4(third))
+        return self.act(first), self.act(second), self.act(third), self.act(last)
+
 
 def _stage(in_planes: int, planes: int, activation: str) -> nn.Sequential:
     return nn.Sequential(_Block(in_planes, planes, 2, activation), _Block(planes, planes, 1, activation))
