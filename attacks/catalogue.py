@@ -13,7 +13,9 @@ import yaml
 from attacks.base import ATTACKS, Attack
 from attacks.errors import InputError, unknown
 
-LEVELS = ("low", "medium", "high")
+PUBLISHED = ("low", "medium", "high")
+LEVELS = (*PUBLISHED, "calibrated")
+"""The budgets that have a name. `calibrated`, where a data set's file has it: Eq. 11 of the CAS papers, see there."""
 
 
 def names() -> list[str]:
@@ -31,8 +33,8 @@ def get(
 ) -> Attack:
     """The attack with the budget, steps and step size that evaluation on `dataset` uses.
 
-    epsilon: another budget: a number, "8/255", or one of the data set's levels low | medium | high. A number scales
-    the step size, so that the steps reach equally far; a level does not, as published.
+    epsilon: another budget: a number, "8/255", or one of the data set's levels low | medium | high | calibrated. The
+    first three keep the step size, as published; others scale it, so that the steps reach equally far.
     budget: what differs from the data set's row, such as a calibrated epsilon and step_size.
     """
     made = ATTACKS.get(name)
@@ -43,7 +45,7 @@ def get(
     settings = {key: value for key, value in row.items() if key in known}
     own = _epsilon(row["epsilon"], row, name)
     settings["epsilon"] = own if epsilon is None else _epsilon(epsilon, row, name)
-    if "step_size" in settings and epsilon is not None and epsilon not in LEVELS:
+    if "step_size" in settings and epsilon is not None and epsilon not in PUBLISHED:
         settings["step_size"] *= abs(settings["epsilon"] / own)
     return made(**settings)
 
@@ -81,6 +83,8 @@ def _budgets(dataset: str) -> dict[str, dict[str, Any]]:
 def _epsilon(given: float | str, row: dict[str, Any], name: str) -> float:
     """A number from a number, a fraction or a level's name."""
     if isinstance(given, str) and given in LEVELS:
+        if given not in row:
+            raise InputError(f"expected a {given} budget, got none for this data set: see `calibrate` (attacks.{name})")
         return _epsilon(row[given], row, name)
     try:
         if isinstance(given, str):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import attacks
-from attacks.catalogue import LEVELS
+from attacks.catalogue import PUBLISHED
 from sweep import datasets, render, spaces
 from trainers import models
 from trainers.data import ImageSet
@@ -52,12 +52,12 @@ def strength(path: Path, data_root: str | None) -> None:
     done = json.loads(kept.read_text()) if kept.exists() else {}
     rows = []
     for name in spaces.default_attacks():
-        for level in LEVELS:
+        for level in PUBLISHED:
             if f"{name} {level}" not in done:
                 done[f"{name} {level}"] = _accuracies(model, test, attacks.get(name, epsilon=level).bind(model))
                 kept.write_text(json.dumps(done, indent=1))
         row: dict[str, Any] = {"attack": name, "steps": attacks.get(name).num_steps}
-        for level in LEVELS:
+        for level in PUBLISHED:
             first, whole = done[f"{name} {level}"]
             row[level] = f"{100 * first:.1f} → {100 * whole:.1f}"
         rows.append(row)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import yaml
 from PIL import Image
@@ -105,6 +106,29 @@ def test_other_verbs_know_an_evaluation(sweeps: Sweeps, checkpoint: Path) -> Non
     code, _, err = sweeps.run(*judge(checkpoint), "--id", made)
     assert code == 2
     assert "judges something else" in err
+
+
+def test_autoattack_and_its_stages_and_alexnet_features(sweeps: Sweeps, checkpoint: Path) -> None:
+    """A stage's verdicts are conditional: they are no columns and no part of an average."""
+    weights = sweeps.folder / "alexnet.safetensors"
+    shapes = {0: (64, 3), 3: (192, 64), 6: (384, 192), 8: (256, 384), 10: (256, 256)}
+    generator = torch.Generator().manual_seed(0)
+    made = {f"features.{i}.weight": torch.randn(*shape, 3, 3, generator=generator) / 30 for i, shape in shapes.items()}
+    made |= {f"features.{i}.bias": torch.zeros(shape[0]) for i, shape in shapes.items()}
+    safetensors.torch.save_file(made, weights)
+    how = ["--dataset", "digits", "--protocol", "autoattack", "--eval-steps", "3", "--n", "20", "--checked", "0"]
+    arguments = ["evaluate", str(checkpoint), *how, "--attacks", "linf,l2,ppgd", "--features", str(weights)]
+    code, out, err = sweeps.run(*arguments, "--format", "json")
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert {"autoattack-linf", "autoattack-l2", "ppgd"} <= set(row)
+    assert row["avg_lp"] == pytest.approx((row["autoattack-linf"] + row["autoattack-l2"]) / 2)
+    (made_id,) = [path.name for path in (sweeps.folder / "results").iterdir()]
+    found = rows_of(sweeps.store(made_id))
+    last = [found[f"autoattack-linf/{part}"] for part in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    assert all(stage["conditional"] for stage in last)
+    assert last[-1]["robust_bits"] == found["autoattack-linf"]["robust_bits"]
+    assert [stage["n_robust"] for stage in last] == sorted((stage["n_robust"] for stage in last), reverse=True)  # type: ignore[type-var]
 
 
 def test_a_trial_and_its_start_are_judged_side_by_side(sweeps: Sweeps) -> None:
