@@ -107,6 +107,11 @@ EPOCHS = {  # one row per trial and epoch
     "counts": _TEXT,
     "robust": _TEXT,
     "losses": _TEXT,
+    "rewards": _TEXT,  # of the sampler
+    "budgets": _TEXT,  # mean epsilon, where they adapt
+    "domination": _TEXT,  # which attack led, of several on a batch
+    "forwards": _REAL,  # passes of the model for each training image, attacks included
+    "backwards": _REAL,
 }
 
 

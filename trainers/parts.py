@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trainers.tradeoff import Prior
 
 State = dict[str, Tensor]
+Record = dict[str, dict[str, float]]
+"""What a part adds to an epoch's row since it was last asked: column -> name -> number."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (B, K), labels (B,)) -> loss (B,), to be maximised by an attack."""
 
@@ -63,14 +65,17 @@ class Sampler(Stateful, Protocol):
     def probabilities(self, batch: Batch | None) -> Mapping[str, float]: ...
     def choose(self, batch: Batch, rng: np.random.Generator) -> list[str]: ...
     def observe(self, batch: Batch, seen: Sequence[Seen]) -> None: ...
+    def record(self) -> Record: ...
 
 
 class Inner(Protocol):
-    """Runs the chosen attacks on this worker's share of the batch; one View becomes one training batch."""
+    """Runs the chosen attacks on this worker's share of the batch; one View becomes one training batch. A view that
+    several attacks made together has a name of its own."""
 
     def views(
         self, model: nn.Module, batch: Batch, attacks: Sequence[Attack], loss: Loss | None, seeds: Tensor
     ) -> list[View]: ...
+    def record(self) -> Record: ...
 
 
 class Objective(Protocol):

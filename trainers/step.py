@@ -15,6 +15,7 @@ from trainers.augment import augment
 from trainers.clock import Mark, between, mark
 from trainers.data import ImageSet
 from trainers.parts import Batch, Inner, Objective, Seen, Weighting
+from trainers.passes import Passes
 from trainers.recipe import Recipe
 from trainers.workers import Workers
 
@@ -41,6 +42,8 @@ class Step:
     seed: int
     workers: Workers
     marks: list[tuple[Mark, Mark, Mark]] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
+    images: int = 0
 
     def batch(self, index: Tensor, epoch: int, step: int) -> Batch:
         """The images at `index`, augmented; their noise depends on (seed, epoch, image) alone."""
@@ -55,6 +58,12 @@ class Step:
     def __call__(self, batch: Batch, attacks: Sequence[Attack]) -> list[Seen]:
         """Updates the model once; what each view did, for the whole batch. Raises Diverged before a loss that is not
         finite reaches the weights."""
+        with self.passes.counted(self.model):
+            seen = self._step(batch, attacks)
+        self.images += len(batch.y)
+        return seen
+
+    def _step(self, batch: Batch, attacks: Sequence[Attack]) -> list[Seen]:
         start = mark(batch.x.device)
         rows = batch.index[batch.share].to(batch.y.device)
         loss = self.objective.attack_loss(self._frozen_logits(batch.x) if self.objective.attack_clean else None)
@@ -64,12 +73,15 @@ class Step:
         self.marks.append((start, attacked, mark(batch.x.device)))
         return seen
 
-    def seconds(self) -> dict[str, float]:
-        """What the steps since the last call took, on the device's own clock."""
+    def cost(self) -> dict[str, float]:
+        """What the steps since the last call took: seconds, on the device's own clock, and this worker's forward and
+        backward passes for each training image."""
         attack = sum(between(start, attacked) for start, attacked, _ in self.marks)
         train = sum(between(attacked, end) for _, attacked, end in self.marks)
+        passes = {"forwards": self.passes.forwards / self.images, "backwards": self.passes.backwards / self.images}
         self.marks.clear()
-        return {"seconds_attack": attack, "seconds_train": train}
+        self.passes, self.images = Passes(), 0
+        return {"seconds_attack": attack, "seconds_train": train} | passes
 
     def _update(self, batch: Batch, views: Sequence[View]) -> list[Seen]:
         self.net.train()

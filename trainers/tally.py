@@ -14,7 +14,8 @@ from trainers.parts import Gain, Seen, State
 
 @dataclass
 class Tally:
-    """Sums over one epoch, and each attack's last known robust accuracy on its training batches."""
+    """Sums over one epoch, and each attack's last known robust accuracy on its training batches. A view that several
+    attacks made together counts in the totals only: the last column."""
 
     attacks: tuple[str, ...]
     accuracy: Tensor | None
@@ -26,7 +27,7 @@ class Tally:
     def open(self) -> None:
         self._batches = 0
         self._probability = torch.zeros(len(self.attacks), dtype=torch.float64)
-        self._sums = torch.zeros(4, len(self.attacks), dtype=torch.float64)  # picks, images, correct, cross entropy
+        self._sums = torch.zeros(4, len(self.attacks) + 1, dtype=torch.float64)  # picks, images, correct, cross entropy
 
     def offered(self, probabilities: Mapping[str, float]) -> None:
         self._batches += 1
@@ -35,12 +36,13 @@ class Tally:
     def saw(self, seen: Sequence[Seen]) -> None:
         for s in seen:
             column = torch.tensor([1.0, len(s.ce), s.correct.sum(), s.ce.double().sum()], dtype=torch.float64)
-            self._sums[:, self.attacks.index(s.attack)] += column
+            place = self.attacks.index(s.attack) if s.attack in self.attacks else -1
+            self._sums[:, place] += column
 
     def gain(self) -> Gain:
         """The change of each attack's training accuracy since it was last known, 0 where it was not; the standard error
         counts this epoch's binomial noise and as much again for the one before."""
-        _, images, correct, _ = self._sums
+        _, images, correct, _ = self._sums[:, :-1]
         now = torch.where(images > 0, correct / images.clamp(min=1), self._known)
         change = (now - self._known).nan_to_num(0.0)
         noise = 2 * (now * (1 - now)).nan_to_num(0.0) / images.clamp(min=1) * (images > 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks import Attack, View
-from trainers.parts import Batch, Loss, inners
+from trainers.parts import Batch, Loss, Record, inners
 
 
 @inners.register("natural")
@@ -23,3 +23,6 @@ class Natural:
     ) -> list[View]:
         none, robust = torch.zeros_like(batch.y), torch.ones_like(batch.y, dtype=torch.bool)
         return [View(attacks[0].name, batch.x, none.float(), robust, none)]
+
+    def record(self) -> Record:
+        return {}

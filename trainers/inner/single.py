@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from attacks import Attack, View
-from trainers.parts import Batch, Loss, inners
+from trainers.parts import Batch, Loss, Record, inners
 
 
 @inners.register("single")
@@ -21,3 +21,6 @@ class Single:
     ) -> list[View]:
         (attack,) = attacks
         return [attack.run(model, batch.x, batch.y, seeds=seeds, loss=loss)]
+
+    def record(self) -> Record:
+        return {}

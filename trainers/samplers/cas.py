@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.errors import InputError
-from trainers.parts import Batch, Seen, State, samplers
+from trainers.parts import Batch, Record, Seen, State, samplers
 from trainers.samplers.sat import draw
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Cas:
             kept = self.accuracy_decay
             self._accuracy[j] = kept * self._accuracy[j] + (1 - kept) * s.correct.double().mean()
             self._loss[batch.index, j] = s.ce.to(self._loss.dtype)
+
+    def record(self) -> Record:
+        return {}
 
     def state_dict(self) -> State:
         return {"accuracy": self._accuracy, "loss": self._loss}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from attacks.errors import InputError
-from trainers.parts import Batch, Seen, State, samplers
+from trainers.parts import Batch, Record, Seen, State, samplers
 from trainers.samplers.sat import draw
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class EAt:
             j = self._attacks.index(s.attack)
             self._robust[j] = self.forgetting * self._robust[j] + s.robust_all.sum()
             self._seen[j] = self.forgetting * self._seen[j] + len(s.robust_all)
+
+    def record(self) -> Record:
+        return {}
 
     def state_dict(self) -> State:
         return {"robust": self._robust, "seen": self._seen}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from trainers.parts import Batch, Seen, State, samplers
+from trainers.parts import Batch, Record, Seen, State, samplers
 
 if TYPE_CHECKING:
     from trainers.tradeoff import Prior
@@ -39,6 +39,9 @@ class Sat:
 
     def observe(self, batch: Batch, seen: Sequence[Seen]) -> None:
         pass
+
+    def record(self) -> Record:
+        return {}
 
     def state_dict(self) -> State:
         return {}
