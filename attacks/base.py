@@ -61,6 +61,8 @@ class Attack(ABC):
     """Whether an image's draws are the same in any batch."""
     gradient_free: ClassVar[bool] = False
     """Whether it only asks the model for logits."""
+    weak: ClassVar[bool] = False
+    """Whether it is known to overstate robustness; its verdicts are flagged."""
 
     epsilon: float
     num_steps: int

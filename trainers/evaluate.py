@@ -61,8 +61,9 @@ def protocol(name: str, num_steps: int | None = None) -> Protocol:
     return replace(chosen, name=f"{name}-{num_steps}", num_steps=num_steps)
 
 
-STOCHASTIC, NON_FINITE = "stochastic", "non-finite"
-"""Flags: two forwards in eval mode differ; a logit was no finite number. Either may hide a gradient."""
+STOCHASTIC, NON_FINITE, WEAK = "stochastic", "non-finite", "weak-attack"
+"""Flags: two forwards in eval mode differ; a logit was no finite number (either may hide a gradient); the attack is
+known to overstate robustness."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def judge_attacked(
 
 def verdicts(name: str, attack: Attack | None, judged: Sequence[Judged]) -> Iterator[Verdict]:
     """The verdict that the batches add up to, then those of the attack's stages; no attack for "clean"."""
-    flags = tuple(sorted(frozenset().union(*(one.flags for one in judged))))
+    found = frozenset().union(*(one.flags for one in judged))
+    flags = tuple(sorted(found | {WEAK} if attack is not None and attack.weak else found))
     about = ("clean", 0.0, 0) if attack is None else (attack.family, attack.epsilon, attack.num_steps)
     norm = None if attack is None else attack.norm
     robust, loss = torch.cat([one.robust for one in judged]), torch.cat([one.loss for one in judged])

@@ -44,4 +44,5 @@ class Blur(LatentAttack):
 
 def _blur(image: Tensor, taps: int, sigma: float) -> Tensor:
     height, width = image.shape[2:]
-    return gaussian(height, taps, sigma, image.device) @ image @ gaussian(width, taps, sigma, image.device).T
+    rows, columns = (gaussian(size, taps, sigma, image.device).to(image.dtype) for size in (height, width))
+    return rows @ image @ columns.T

@@ -41,8 +41,9 @@ class Elastic(LatentAttack):
 
     def render(self, x: Tensor, latent: Tensor, scene: Scene) -> Tensor:
         height, width = x.shape[2:]
-        flow = bicubic(height // 2, x.device) @ latent @ bicubic(width // 2, x.device).T
-        grid = _grid(height, width, self.pixel_centred, x.device) + flow.permute(0, 2, 3, 1)
+        rows, columns = (bicubic(size // 2, x.device).to(x.dtype) for size in (height, width))
+        flow = rows @ latent @ columns.T
+        grid = _grid(height, width, self.pixel_centred, x.device).to(x.dtype) + flow.permute(0, 2, 3, 1)
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def project(self, latent: Tensor, scene: Scene) -> Tensor:

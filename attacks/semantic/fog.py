@@ -40,7 +40,7 @@ class Fog(LatentAttack):
 
     def render(self, x: Tensor, latent: Tensor, scene: Scene) -> Tensor:
         height, width = x.shape[2:]
-        fog = (latent @ _fractal(height, width, x.device)).abs().clamp_max(1)
+        fog = (latent @ _fractal(height, width, x.device).to(x.dtype)).abs().clamp_max(1)
         return torch.addcmul(x, fog.reshape(-1, 1, height, width), scene[0])
 
     def project(self, latent: Tensor, scene: Scene) -> Tensor:

@@ -37,7 +37,7 @@ class HSV(LatentAttack):
         return latent, (rgb_to_hsv(x) if channels == 3 else x,)
 
     def render(self, x: Tensor, latent: Tensor, scene: Scene) -> Tensor:
-        rows, columns = (gaussian(size, _TAPS, _SIGMA, x.device) for size in x.shape[2:])
+        rows, columns = (gaussian(size, _TAPS, _SIGMA, x.device).to(x.dtype) for size in x.shape[2:])
         changed = unit(scene[0] + rows @ latent @ columns.T)
         return hsv_to_rgb(changed) if x.shape[1] == 3 else changed
 
@@ -58,7 +58,7 @@ def rgb_to_hsv(x: Tensor) -> Tensor:
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:
     hue, saturation, value = hsv[:, :1], hsv[:, 1:2], hsv[:, 2:]
-    k = torch.remainder(torch.add(_turns(hsv.device), hue, alpha=6), 6)
+    k = torch.remainder(torch.add(_turns(hsv.device).to(hsv.dtype), hue, alpha=6), 6)
     return torch.addcmul(value, value * saturation, unit(2 - (k - 2).abs()), value=-1)
 
 

@@ -42,7 +42,7 @@ class JPEG(LatentAttack):
     def render(self, x: Tensor, latent: Tensor, scene: Scene) -> Tensor:
         batch, channels, height, width = x.shape
         down, across = math.ceil(height / _SIDE), math.ceil(width / _SIDE)
-        change = (latent @ _basis(channels, x.device)).reshape(batch, down, across, channels, _SIDE, _SIDE)
+        change = (latent @ _basis(channels, x.device).to(x.dtype)).reshape(batch, down, across, channels, _SIDE, _SIDE)
         change = change.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, down * _SIDE, across * _SIDE)
         return unit(x + change[..., :height, :width])
 

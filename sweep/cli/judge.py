@@ -100,10 +100,8 @@ def evaluate(
 
 
 def calibrate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A safetensors file; or SWEEP/NUMBER, SWEEP/pretrained.")
-    ],
-    out: Annotated[str, typer.Option(help="The budgets file to write.")],
+    model: Annotated[str, typer.Option(help="A safetensors file; or SWEEP/NUMBER, SWEEP/best, SWEEP/pretrained.")],
+    out: Annotated[str, typer.Option(help="The budgets file to write.")] = "budgets.yaml",
     target: Annotated[str, typer.Option(help="Between which accuracies a budget is to leave the model.")] = "0.2:0.6",
     dataset: DatasetOption = None,
     data_root: DataRootOption = None,
@@ -125,7 +123,7 @@ def calibrate(
 ) -> None:
     """Find budgets that leave a share of the validation images robust (Eq. 11 of the CAS papers), with the evidence.
 
-    Example: sweep calibrate model.safetensors --dataset cifar10 --target 0.2:0.6 --out budgets.yaml
+    Example: sweep calibrate --model model.safetensors --dataset cifar10 --target 0.2:0.6 --out budgets.yaml
     """
     from pathlib import Path
 

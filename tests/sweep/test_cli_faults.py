@@ -64,10 +64,19 @@ from sweep.store import Store
         ("run cas --set features=none.pth", "cas: features: cannot read AlexNet"),
         ("evaluate none.safetensors --dataset digits", "cannot read the model none.safetensors: "),
         ("evaluate s/best --dataset digits", "cannot read the model s/best: "),
-        ("calibrate none.safetensors --out b.yaml --dataset digits", "cannot read the model none.safetensors: "),
-        ("calibrate m.safetensors --out b.yaml --target 0.6:0.2", "expected a target LOW:HIGH with 0 <= LOW < HIGH"),
-        ("calibrate m.safetensors --out b.yaml --target 0.6", "expected a target such as 0.2:0.6, got '0.6'"),
-        ("calibrate m.safetensors --out no/where/b.yaml", "expected a folder for --out, got no/where, which is none"),
+        (
+            "calibrate --model none.safetensors --out b.yaml --dataset digits",
+            "cannot read the model none.safetensors: ",
+        ),
+        (
+            "calibrate --model m.safetensors --out b.yaml --target 0.6:0.2",
+            "expected a target LOW:HIGH with 0 <= LOW < HIGH",
+        ),
+        ("calibrate --model m.safetensors --out b.yaml --target 0.6", "expected a target such as 0.2:0.6, got '0.6'"),
+        (
+            "calibrate --model m.safetensors --out no/where/b.yaml",
+            "expected a folder for --out, got no/where, which is none",
+        ),
         ("bench trainers", "expected `bench attacks`, got 'trainers'"),
         ("bench attacks --attacks jpg", "unknown attack 'jpg': did you mean 'jpeg'?"),
         ("resume none", "unknown sweep 'none': known: none"),

@@ -152,7 +152,7 @@ def test_a_trial_and_its_start_are_judged_side_by_side(sweeps: Sweeps) -> None:
 
 def test_calibrated_budgets_are_evidence_and_a_sweep_takes_them(sweeps: Sweeps, checkpoint: Path) -> None:
     file = sweeps.folder / "budgets.yaml"
-    command = ["calibrate", str(checkpoint), "--dataset", "digits", "--attacks", "fog,pixel", "--n", "50"]
+    command = ["calibrate", "--model", str(checkpoint), "--dataset", "digits", "--attacks", "fog,pixel", "--n", "50"]
     command += ["--protocol", "quick", "--eval-steps", "3", "--target", "0.2:0.5", "--out", str(file)]
     code, out, err = sweeps.run(*command)
     assert code == 0, err

@@ -116,3 +116,9 @@ def test_a_sound_model_has_no_flags() -> None:
     fog = {"fog": attacks.get("fog").with_steps(1)}
     found = list(evaluate(toy_net(), toy_images(12), fog, protocol=protocol("quick", 1), seed=0))
     assert [verdict.flags for verdict in found] == [(), ()]
+
+
+def test_a_weak_attack_says_so() -> None:
+    weak = {"pgd-l1": attacks.get("pgd-l1").with_steps(1)}
+    _, found = evaluate(Rounded(), toy_images(4, classes=2), weak, protocol=protocol("quick", 1), seed=0)
+    assert found.flags == ("weak-attack",)
