@@ -50,7 +50,7 @@ class Progress:
     @contextmanager
     def judging(self, total: int) -> Iterator[None]:
         """While models are judged: a bar on a terminal. `total` and what `judged` adds are of the same unit."""
-        self._ended, self._here, self._total, self._began = 0, 0, total, monotonic()
+        self._ended, self._here, self._total, self._began = 0, 0, total, 0.0
         if self.quiet or not self.console.is_terminal:
             yield
             return
@@ -60,10 +60,11 @@ class Progress:
 
     def judged(self, cost: int, what: str = "", *, here: bool = True) -> None:
         """A part is judged, `here` or by an earlier run."""
-        first = not self._here and here
-        self._ended, self._here = self._ended + cost, self._here + (cost if here else 0)
-        if first:  # until here the cluster started
-            self._began, self._here = monotonic(), 1
+        self._ended += cost
+        if here and not self._began:  # until now the cluster started
+            self._began = monotonic()
+        elif here:
+            self._here += cost
         line = f"{what}; {100 * self._ended / self._total:.0f} % done{self._left()}"
         if self._live:
             self._live.update(line)

@@ -17,14 +17,35 @@ def _one_cycle(t: float) -> float:
     return t / 0.4 if t < 0.4 else (1 - t) / 0.6
 
 
+def _robust_union(t: float) -> float:
+    if t < 0.4:
+        return t / 0.4
+    return 1 - 0.95 * (t - 0.4) / 0.4 if t < 0.8 else 0.05 * (1 - t) / 0.2
+
+
+def _steps(*drops: tuple[float, float]) -> Callable[[float], float]:
+    """1, then each drop's factor once more than its share of the training is done."""
+    return lambda t: min((factor for share, factor in drops if t > share), default=1.0)
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda t: 1.0,
     "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
     "one-cycle": _one_cycle,
     "piecewise-ft": _thirds,
+    "robust-union": _robust_union,
+    "static": _steps((70 / 80, 0.1)),
+    "multi-step-trades": _steps((75 / 76, 0.1)),
+    "multi-step-mart": _steps((75 / 120, 0.1), (90 / 120, 0.01), (100 / 120, 0.001)),
+    "multi-step-gairat": _steps((0.5, 0.1), (0.75, 0.01), (11 / 12, 0.005)),
+    "multi-step-vir": _steps((75 / 115, 0.1), (90 / 115, 0.01)),
 }
 """Name -> factor of the learning rate at t in (0, 1], the share of the training that is done. `piecewise-ft`, E-AT's
-schedule: 1, 1/10, 1/100 for the three thirds. `one-cycle`: up to 1 at 40 %, then down to 0, in straight lines."""
+schedule: 1, 1/10, 1/100 for the three thirds. `one-cycle`: up to 1 at 40 %, then down to 0, in straight lines: the
+cyclic one, and that of adaptive-budget on MNIST (6 and 9 epochs). `robust-union`: theirs on CIFAR, in straight lines up
+to 1 at 40 %, 0.05 at 80 %, 0 at the end. The others drop at the papers' epochs, read as shares: `static`, E-AT's and
+RAMP's from scratch, 70 of 80; TRADES 75 of 76; MART and MAIL 75, 90, 100 of 120; GAIRAT (WideResNet) 1/10 at 1/2, 1/100
+at 3/4, 1/200 at 11/12; vir 75 and 90 of 115. `cosine` is the nearest to App. B of vir."""
 
 
 @dataclass(frozen=True, kw_only=True)
