@@ -112,6 +112,7 @@ EPOCHS = {  # one row per trial and epoch
     "domination": _TEXT,  # which attack led, of several on a batch
     "forwards": _REAL,  # passes of the model for each training image, attacks included
     "backwards": _REAL,
+    "cosine": _REAL,  # of RAMP's two directions
 }
 
 

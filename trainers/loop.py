@@ -97,6 +97,8 @@ class _Run:
 
     def start(self, importance: Mapping[str, float], prior: Prior | None) -> None:
         self._expect_sense(importance, prior)
+        if self.method.objective.random_start:
+            self.attacks = {name: _from_random(attack) for name, attack in self.attacks.items()}
         if prior is not None:
             prior = self._of_first(prior)
         parameters = list(self.model.parameters())
@@ -107,6 +109,7 @@ class _Run:
         net = self.workers.wrap(self.model)
         self.step = Step(self.model, net, self.optimizer, *parts, self.train, self.recipe, self.seed, self.workers)
         self.method.sampler.start(list(self.attacks), importance, prior)
+        self.method.weighting.start(list(self.attacks.values()), self.recipe.epochs)
         self.method.averaging.start(self.model, len(self._batches(0)), self.recipe.epochs)
         self.tally = Tally(tuple(self.attacks), prior.accuracy if prior else None)
 
@@ -252,6 +255,12 @@ class _Run:
                 raise InputError(f"expected a checkpoint of this run, with {name} of {tuple(own.shape)}, got {got}")
         if state["seed"] != self.seed:
             raise InputError(f"expected a checkpoint of this run, with seed {self.seed}, got seed {state['seed']}")
+
+
+def _from_random(attack: Attack) -> Attack:
+    """The attack with a random start, if it can have one."""
+    change = {"random_start": True} if hasattr(attack, "random_start") else {}
+    return replace(attack, **change)
 
 
 def probe_size(n: int, parts: int) -> int:

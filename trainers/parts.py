@@ -81,10 +81,12 @@ class Inner(Protocol):
 class Objective(Protocol):
     """`terms` gets the logits of the clean batch (None unless `clean`) and of each view, and returns two losses per
     image: one that is never weighted and one that the weighting scales. `attack_loss` is what the attack maximises,
-    None for cross entropy; with `attack_clean` it is told the eval-mode logits of the clean batch."""
+    None for cross entropy; with `attack_clean` it is told the eval-mode logits of the clean batch. With `random_start`
+    the attacks that can start at random do."""
 
     clean: ClassVar[bool]
     attack_clean: ClassVar[bool]
+    random_start: ClassVar[bool]
 
     def attack_loss(self, clean_logits: Tensor | None) -> Loss | None: ...
     def terms(
@@ -93,10 +95,12 @@ class Objective(Protocol):
 
 
 class Weighting(Protocol):
-    """Weights (B,), detached, from the probabilities on the clean batch (None unless `clean`) and on the first view."""
+    """Weights (B,), detached, from the probabilities on the clean batch (None unless `clean`) and on the first view.
+    `start` comes once, before the first batch."""
 
     clean: ClassVar[bool]
 
+    def start(self, attacks: Sequence[Attack], epochs: int) -> None: ...
     def __call__(self, p_clean: Tensor | None, p_adv: Tensor, view: View, y: Tensor, epoch: int) -> Tensor: ...
 
 

@@ -21,6 +21,7 @@ class CrossEntropy:
 
     clean: ClassVar[bool] = False
     attack_clean: ClassVar[bool] = False
+    random_start: ClassVar[bool] = False
 
     def attack_loss(self, clean_logits: Tensor | None) -> Loss | None:
         return None
