@@ -14,8 +14,9 @@ from attacks.base import ATTACKS, Attack
 from attacks.errors import InputError, unknown
 
 PUBLISHED = ("low", "medium", "high")
-LEVELS = (*PUBLISHED, "calibrated")
-"""The budgets that have a name. `calibrated`, where a data set's file has it: Eq. 11 of the CAS papers, see there."""
+CALIBRATED = "calibrated"
+LEVELS = (*PUBLISHED, CALIBRATED)
+"""The budgets that have a name. CALIBRATED holds for one data set: Eq. 11 of the CAS papers, see its file."""
 
 
 def names() -> list[str]:
@@ -74,6 +75,7 @@ def _budgets(dataset: str) -> dict[str, dict[str, Any]]:
         raise unknown("data set", dataset, datasets())
     document = yaml.safe_load(files("attacks").joinpath("budgets", f"{dataset}.yaml").read_text(encoding="utf-8"))
     inherited = _budgets(document["same_as"]) if "same_as" in document else {}
+    inherited = {name: {k: v for k, v in row.items() if k != CALIBRATED} for name, row in inherited.items()}
     note = document.get("note")
     marked = {name: row | {"source": note} for name, row in inherited.items()} if note else inherited
     own: dict[str, dict[str, Any]] = document.get("attacks", {})

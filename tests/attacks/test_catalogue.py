@@ -11,6 +11,7 @@ import pytest
 import attacks
 from attacks import catalogue
 from attacks.errors import InputError
+from attacks.latent import LatentAttack
 
 DATASETS = catalogue.datasets()
 
@@ -108,3 +109,16 @@ def test_importing_attacks_is_cheap() -> None:
 def test_no_such_attribute() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'bgd'"):
         attacks.bgd  # noqa: B018
+
+
+def test_calibrated_budgets_hold_for_their_own_data_set() -> None:
+    """They move the step size too, and are not inherited."""
+    fog, medium = attacks.get("fog", epsilon="calibrated"), attacks.get("fog", epsilon="medium")
+    assert isinstance(fog, LatentAttack)
+    assert isinstance(medium, LatentAttack)
+    assert fog.epsilon < medium.epsilon
+    assert fog.step_size / fog.epsilon == pytest.approx(medium.step_size / medium.epsilon)
+    with pytest.raises(InputError, match="expected a calibrated budget, got none for this data set"):
+        attacks.get("fog", "mnist", "calibrated")
+    with pytest.raises(InputError, match="expected a calibrated budget"):
+        attacks.get("linf", epsilon="calibrated")
