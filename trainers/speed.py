@@ -48,7 +48,7 @@ def bench_attacks(
 ) -> list[dict[str, Any]]:
     """A row an attack: `ratio`, its time over that of as many bare network steps (forward and input-backward of a
     pre-activation ResNet-18 in eval mode) in the same round, the median over rounds with its quartiles, and images/s
-    with the attack's own number of steps. `kernels`: what a step dispatches beyond the network's; `setup`: the rest of
+    with the attack's own number of steps; `step_ms` is the time of one step of the batch. `kernels`: what a step dispatches beyond the network's; `setup`: the rest of
     a run. Random images, weights and order. The row "network again" is the noise.
 
     On a GPU wall time around a synchronisation, elsewhere the CPU time of one thread.
@@ -67,7 +67,7 @@ def bench_attacks(
         step = statistics.median(times[name]) / steps
         own = made[name].num_steps * made[name].num_restarts if name in made else 1
         row = {"attack": name, "ratio": median, "ratio_q1": low, "ratio_q3": high, "num_steps": own}
-        row |= {"images_per_s": batch_size / (step * own)}
+        row |= {"images_per_s": batch_size / (step * own), "step_ms": 1000 * step}
         rows.append(row | (_counted(model, made[name], device) if name in made else {"kernels": 0, "setup": 0}))
     return rows
 
