@@ -47,9 +47,10 @@ def bench_attacks(
     names: Iterable[str], *, width: int, batch_size: int, rounds: int, steps: int, dataset: str = "cifar10"
 ) -> list[dict[str, Any]]:
     """A row an attack: `ratio`, its time over that of as many bare network steps (forward and input-backward of a
-    pre-activation ResNet-18 in eval mode) in the same round, the median over rounds with its quartiles, and images/s
-    with the attack's own number of steps; `step_ms` is the time of one step of the batch. `kernels`: what a step dispatches beyond the network's; `setup`: the rest of
-    a run. Random images, weights and order. The row "network again" is the noise.
+    pre-activation ResNet-18 in eval mode) in the same round, the median over rounds with its quartiles; images/s with
+    the attack's own number of steps; `step_ms`, the time of one step of the batch; `kernels`, what a step dispatches
+    beyond the network's, and `setup`, what else a run does. Random images, weights and order. The row "network again"
+    is the noise.
 
     On a GPU wall time around a synchronisation, elsewhere the CPU time of one thread.
     """
