@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,8 +89,9 @@ def load(base: TrialBase, data_root: str | None) -> Dataset:
     )
 
 
-def drive(store: Store, where: Where, progress: Progress) -> None:
-    """Runs what is left of a sweep, then judges the pre-trained and the best model on the test split."""
+def drive(store: Store, where: Where, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
+    """Runs what is left of a sweep, then judges the pre-trained and the best model on the test split. `check` is called
+    whenever a trial begins, reports or ends, and stops the sweep by raising."""
     document = store.document()
     sweep = spec.reload(document["spec"])
     images = load(sweep.trial, where.data_root)
@@ -117,7 +118,7 @@ def drive(store: Store, where: Where, progress: Progress) -> None:
         if sweep.trial.compose().sampler.needs_prior:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
             engine.wait([engine.remote(measure_prior, granted, job, init, images.train)])
-        planner = Planner(job, _while_held(lease, progress.hear))
+        planner = Planner(job, _while_held(lease, progress.hear, check))
         with progress.searching(planner.done(), sweep.trials):
             engine.search(planner, job, images, init, granted)
         progress.say("judging the pre-trained and the best model on the test split")
@@ -126,10 +127,11 @@ def drive(store: Store, where: Where, progress: Progress) -> None:
         engine.wait([ref for ref in (baseline, last) if ref is not None])
 
 
-def _while_held(lease: Lease, listen: Listener) -> Listener:
+def _while_held(lease: Lease, listen: Listener, check: Callable[[], None]) -> Listener:
     """The listener, which stops the sweep once another driver has taken it over."""
 
     def hear(event: str, task: Task, facts: Mapping[str, Any]) -> None:
+        check()
         if lease.lost.is_set():
             raise InputError("this driver lost its lease: another one drives the sweep now, or the storage was away")
         listen(event, task, facts)

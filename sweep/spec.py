@@ -119,6 +119,8 @@ class TrialBase(Strict):
         names = dict.fromkeys([*self.attacks, *self.trained()])
         found = [fault for name in names for fault in fault_of(partial(self.attack, name), "attacks")]
         found = found or fault_of(lambda: methods.importance(self.importance, self.families()), "importance")
+        if not found and all(hasattr(self, kind) for kind in PARTS):
+            found = fault_of(self.compose) or fault_of(self._expect_attacks, "train_attacks")
         if found:
             raise InputError(SEPARATOR.join(found))
         return self
@@ -147,6 +149,9 @@ class TrialBase(Strict):
 
     def compose(self) -> Any:
         return methods.compose({kind: self.part(kind) for kind in PARTS})
+
+    def _expect_attacks(self) -> None:
+        methods.expect_attacks({kind: str(self.part(kind)["name"]) for kind in PARTS}, self.families())
 
     def recipe(self) -> Recipe:
         return Recipe(**self.optimizer.model_dump())  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -137,9 +138,9 @@ def _drive(store: Store, place: Where, quiet: bool) -> None:
     from sweep import driver, status
     from sweep.progress import Progress
 
-    signal.signal(signal.SIGTERM, _terminate)
+    check = _stop_on_signals()
     try:
-        driver.drive(store, place, Progress(Console(stderr=True), quiet))
+        driver.drive(store, place, Progress(Console(stderr=True), quiet), check)
     except (KeyboardInterrupt, _Terminated, SystemExit) as e:
         if isinstance(e, SystemExit) and e.code != signal.SIGTERM:  # what Ray's own handler, set over ours, exits with
             raise
@@ -153,8 +154,22 @@ class _Terminated(BaseException):
     """SIGTERM."""
 
 
-def _terminate(*_: Any) -> None:
-    raise _Terminated
+def _stop_on_signals() -> Callable[[], None]:
+    """SIGINT and SIGTERM raise where the program is. What is raised in a destructor is lost, so the function returned
+    raises it again."""
+    wished: list[type[BaseException]] = []
+
+    def stop(number: int, *_: Any) -> None:
+        wished.append(KeyboardInterrupt if number == signal.SIGINT else _Terminated)
+        raise wished[-1]
+
+    def check() -> None:
+        if wished:
+            raise wished[0]
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    return check
 
 
 def _summary(store: Store) -> None:

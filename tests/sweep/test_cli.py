@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -15,11 +16,11 @@ import pytest
 from shells import FAMILY, Shell, verdict
 
 from sweep import spaces
-from sweep.cli import catalogue, read, run
+from sweep.cli import catalogue, judge, read, run
 from sweep.storage import Storage
 from sweep.store import Store
 
-VERBS = [*run.COMMANDS, *read.COMMANDS, *catalogue.COMMANDS]
+VERBS = [*run.COMMANDS, *judge.COMMANDS, *read.COMMANDS, *catalogue.COMMANDS]
 
 
 # help
@@ -242,3 +243,23 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
     told = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert told.stdout.startswith("[")
     assert told.stderr == ""
+
+
+def test_an_interrupt_that_was_lost_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal raises inside a destructor Python prints and drops: the sweep's next event raises it once more."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+
+    class Dropped:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        check = run._stop_on_signals()
+        check()
+        Dropped()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)

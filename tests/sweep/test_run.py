@@ -84,6 +84,22 @@ def test_a_sweep_runs_end_to_end_and_its_folder_answers(sweeps: Sweeps) -> None:
     assert tuned["union(linf,l1)"] == pytest.approx(float(np.logical_and(*bits).mean()))
 
 
+def test_several_attacks_a_batch_and_what_they_leave_in_epochs(sweeps: Sweeps) -> None:
+    """MAX under AdaptiveBudget: budgets moved within the clip, and who dominated."""
+    code, _, err = sweeps.run("run", sweeps.space("max+ab-l2", epochs=1), "--trials", "1", "--id", "max")
+    assert code == 0, err
+    (epoch,) = sweeps.store("max").epochs().to_pylist()
+    budgets, base = json.loads(epoch["budgets"]), {"linf": 0.2, "l1": 30.0, "blur": 0.3}
+    assert set(budgets) == set(base)
+    assert all(0.5 * base[name] <= used <= 2 * base[name] for name, used in budgets.items())
+    assert any(used != pytest.approx(base[name]) for name, used in budgets.items())
+    wins = {key: value for key, value in json.loads(epoch["domination"]).items() if key.startswith("wins.")}
+    assert sum(wins.values()) == pytest.approx(1.0)
+    assert epoch["forwards"] > 6
+    trial = sweeps.store("max").trials().to_pylist()[0]
+    assert (trial["state"], trial["method"]) == ("COMPLETE", "max+ab-l2")
+
+
 def test_a_killed_driver_loses_nothing_and_resumes_as_undisturbed(sweeps: Sweeps) -> None:
     arguments = ["run", sweeps.space(), "--trials", "4", "--max-concurrent", "1"]
     code, _, err = sweeps.run(*arguments, "--id", "undisturbed")

@@ -232,12 +232,12 @@ def test_an_unknown_name_does_not_hide_the_other_faults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "method: expected a method, got none: known: cas, e-at, e-at-all, sat"),
-        ("method: 3", "method: unknown method '3': known: cas, e-at, e-at-all, sat"),
-        ("method: cas+foo", "method: unknown averaging 'foo': known: ema, mde, none"),
+        ("", "method: expected a method, got none: known: at, avg, "),
+        ("method: 3", "method: unknown method '3': known: at, avg, "),
+        ("method: cas+foo", "method: unknown averaging 'foo': known: ab-l1, ab-l2, ema, mde, none, ramp"),
         (
             "method: cas+ema+mde",
-            "method: expected at most one modifier, got 'cas+ema+mde': an averaging replaces another",
+            "method: expected at most one of ema and mde, got 'cas+ema+mde': an averaging replaces another",
         ),
         ("attacks: linf", "attacks: expected a list, got 'linf'"),
         ("attacks: []", "attacks: expected at least one, got none"),

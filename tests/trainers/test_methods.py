@@ -12,7 +12,7 @@ from attacks.errors import InputError
 from trainers.averaging.ema import Ema
 from trainers.averaging.mde import Mde
 from trainers.averaging.none import Live
-from trainers.methods import CATALOGUE, compose, entry, importance
+from trainers.methods import CATALOGUE, compose, entry, expect_attacks, importance
 from trainers.parts import PARTS
 from trainers.recipe import Recipe
 from trainers.samplers.cas import Cas
@@ -86,12 +86,61 @@ def test_modifiers_swap_the_averaging_and_nothing_else() -> None:
         ("", "unknown method ''"),
         ("cas+emma", "unknown averaging 'emma': did you mean 'ema'"),
         ("cas+", "unknown averaging ''"),
-        ("cas+ema+mde", "at most one modifier"),
+        ("cas+ema+mde", "at most one of ema and mde, got 'cas+ema+mde': an averaging replaces another"),
+        ("avg+ab-l1+ab-l2", "at most one of ab-l1 and ab-l2"),
+        ("avg+ab-l3", "unknown averaging 'ab-l3': did you mean 'ab-l"),
+        ("cas+ab-l1", "expected several attacks on a batch under ab-l1, got 'cas+ab-l1': its inner, single, runs one"),
+        ("natural+ab-l2", "its inner, natural, runs one or none"),
     ],
 )
 def test_unknown_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(InputError, match=message.replace("+", r"\+")):
         entry(name)
+
+
+def test_adaptive_budgets_are_a_setting_of_the_inner() -> None:
+    found = entry("max+ab-l2+ema")
+    assert found.settings["inner.adaptive"] == "l2"
+    assert (found.inner, found.averaging) == ("max", "ema")
+    assert {**found.parts(), "averaging": "none"} == entry("max").parts()
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("modifier", ["none", "ema", "mde", "ramp", "ab-l1", "ab-l2"])
+def test_every_modifier_composes_or_is_refused_with_the_reason(name: str, modifier: str) -> None:
+    try:
+        found = entry(f"{name}+{modifier}")
+    except InputError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        compose({kind: {"name": part} for kind, part in found.parts().items()})
+    alone = CATALOGUE[name].inner in ("single", "natural")
+    assert ("expected several attacks on a batch" in refusal) == (modifier.startswith("ab-") and alone)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"sampler": "every"}, "expected one attack a batch with inner single, got sampler every"),
+        ({"inner": "max"}, "expected sampler every with inner max, got sat"),
+        ({"objective": "ramp"}, "expected sampler every and inner each with objective ramp"),
+        ({"inner": "natural", "objective": "trades"}, "expected objective ce with inner natural"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(parts: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compose({kind: {"name": part} for kind, part in (entry("sat").parts() | parts).items()})
+
+
+def test_attacks_that_a_method_has_no_use_for_are_refused() -> None:
+    with pytest.raises(
+        InputError, match="expected lp attacks under inner msd, whose steps share one gradient, got fog"
+    ):
+        expect_attacks(entry("msd").parts(), {"linf": "lp", "fog": "semantic"})
+    with pytest.raises(InputError, match="expected two attacks to train on under objective ramp"):
+        expect_attacks(entry("ramp").parts(), {"linf": "lp", "l2": "lp", "l1": "lp"})
+    expect_attacks(entry("ramp").parts(), {"linf": "lp", "l1": "lp"})
 
 
 class TestImportance:

@@ -1,0 +1,164 @@
+"""What each, max and msd share: AdaptiveBudget (adaptive-budget, Alg. 2) and which player dominates (its Table 5)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from attacks import Attack
+from attacks.base import _frozen
+from attacks.errors import InputError, unknown
+from trainers.parts import Batch, Loss, Record
+
+NORMS = {"l1": 1, "l2": 2}
+GRADIENTS = ("parameter", "input")
+
+
+def factors(norms: Sequence[float], low: float, high: float) -> list[float]:
+    """|g_p| / |g_mid| in [low, high] (Alg. 2, lines 10-15; App. C.2). g_mid is the median, of an even number the mean
+    of the middle two: of three norms the middle one's budget stays, as printed. All 1 if a norm is not finite."""
+    if not all(map(math.isfinite, norms)):
+        return [1.0] * len(norms)
+    middle = statistics.median(norms)
+    ratios = [n / middle if middle else math.inf if n else 1.0 for n in norms]
+    return [min(max(ratio, low), high) for ratio in ratios]
+
+
+def gradient_norm(model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None, norm: str, gradient: str) -> Tensor:
+    """The norm () of the gradient of the mean loss of x with respect to all parameters, or to x: one number for the
+    batch. Eval mode, as the attacks see it; the model, its gradients and statistics are left alone. One forward, one
+    backward."""
+    with _frozen(model), torch.enable_grad():
+        x = x.detach().requires_grad_(gradient == "input")
+        of = [x] if gradient == "input" else [p for p in model.parameters() if p.requires_grad]
+        values = (loss or _cross_entropy)(model(x).float(), y)
+        found = [g for g in torch.autograd.grad(values.mean(), of, allow_unused=True) if g is not None]
+    sizes = torch.stack([torch.linalg.vector_norm(g.detach(), NORMS[norm]) for g in found])
+    size: Tensor = torch.linalg.vector_norm(sizes, NORMS[norm])
+    return size
+
+
+def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    return cross_entropy(logits, y, reduction="none")
+
+
+def comparable(attack: Attack, loss: Loss | None) -> bool:
+    """Whether the loss in the attack's View is the given one, or cross entropy, and not one of its own."""
+    return loss is not None or type(attack).objective is Attack.objective
+
+
+@dataclass
+class Players:
+    """The adversaries of one batch after another. The first six fields are those of the inners.
+
+    adaptive, gradient: "l1" or "l2", the norm of the "parameter" or "input" gradient that moves the budgets; "none".
+    clip_low, clip_high: how far, times the base budget, from which every batch starts anew.
+    scale_steps: step sizes move along, where an attack has one (APGD's always do); the paper does not say.
+    track: measure the l2 norms where nothing adapts.
+
+    Readings (SPEC D, G): the gradient is of the mean loss that the attack maximises, cross entropy where an attack has
+    one of its own, over this worker's share of the batch: with several workers each has budgets of its own. The
+    factors are also held to what an attack allows (max_epsilon).
+    """
+
+    adaptive: str
+    gradient: str
+    clip_low: float
+    clip_high: float
+    scale_steps: bool
+    track: bool
+    _budgets: dict[str, list[float]] = field(default_factory=dict)
+    _won: dict[str, list[Tensor]] = field(default_factory=dict)
+    _leaders: list[tuple[Sequence[str], Tensor]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for kind, given, known in (
+            ("norm for adaptive", self.adaptive, ("none", *NORMS)),
+            ("gradient", self.gradient, GRADIENTS),
+        ):
+            if given not in known:
+                raise unknown(kind, given, known)
+        if not 0 < self.clip_low <= 1 <= self.clip_high < math.inf:
+            raise InputError(f"expected 0 < clip_low <= 1 <= clip_high, got {self.clip_low} and {self.clip_high}")
+
+    def at_budgets(
+        self, model: nn.Module, batch: Batch, names: Sequence[str], attacks: Sequence[Attack], loss: Loss | None,
+        seeds: Tensor,
+    ) -> list[Attack]:  # fmt: skip
+        """The attacks at this batch's budgets: as they are, or after a run of each and a look at its gradient."""
+        made = list(attacks)
+        if self.adaptive != "none":
+            if len(made) < 2:
+                raise InputError(f"expected several attacks on a batch under adaptive budgets, got {len(made)}")
+            norms = self._norms(model, batch, (a(model, batch.x, batch.y, seeds=seeds, loss=loss) for a in made), loss)
+            self._leaders.append((names, norms.argmax()))
+            moved = factors(norms.tolist(), self.clip_low, self.clip_high)
+            made = [self._scaled(attack, factor) for attack, factor in zip(made, moved, strict=True)]
+        for name, attack in zip(names, made, strict=True):
+            self._budgets.setdefault(name, []).append(attack.epsilon)
+        return made
+
+    def _scaled(self, attack: Attack, factor: float) -> Attack:
+        changed: dict[str, Any] = {"epsilon": min(attack.epsilon * factor, attack.max_epsilon)}
+        if self.scale_steps and hasattr(attack, "step_size"):
+            changed["step_size"] = attack.step_size * factor
+        return replace(attack, **changed)
+
+    def _norms(self, model: nn.Module, batch: Batch, xs: Iterable[Tensor], loss: Loss | None) -> Tensor:
+        norm = "l2" if self.adaptive == "none" else self.adaptive
+        return torch.stack([gradient_norm(model, x, batch.y, loss, norm, self.gradient) for x in xs])
+
+    def watch(
+        self, model: nn.Module, batch: Batch, names: Sequence[str], xs: Iterable[Tensor], loss: Loss | None,
+        strength: Tensor | None,
+    ) -> None:  # fmt: skip
+        """Note who led: by the gradients if they are measured (of xs, which are not touched otherwise), else by
+        strength (k,)."""
+        if self.adaptive == "none" and self.track:
+            strength = self._norms(model, batch, xs, loss)
+        if self.adaptive == "none" and strength is not None:
+            self._leaders.append((names, strength.argmax()))
+
+    def won(self, names: Sequence[str], shares: Tensor) -> None:
+        """Note the share (k,) of the images that each won."""
+        for name, share in zip(names, shares.unbind(), strict=True):
+            self._won.setdefault(name, []).append(share)
+
+    def record(self) -> Record:
+        """Since the last call, this worker's: mean budgets; of more than one player, the `domination` that
+        `streaks` explains and `wins.A`, the mean over the batches of the share of images that A won."""
+        budgets = {name: statistics.fmean(used) for name, used in self._budgets.items()}
+        row: dict[str, dict[str, float]] = {"budgets": budgets} if budgets else {}
+        if len(budgets) > 1:
+            row["domination"] = self._domination(list(budgets))
+        self._budgets, self._won, self._leaders = {}, {}, []
+        return row
+
+    def _domination(self, names: Sequence[str]) -> dict[str, float]:
+        by_gradient = self.adaptive != "none" or self.track
+        wins = {f"wins.{name}": float(torch.stack(shares).mean()) for name, shares in self._won.items()}
+        if not self._leaders:
+            return wins
+        places = torch.stack([place for _, place in self._leaders]).tolist()
+        led = [players[place] for (players, _), place in zip(self._leaders, places, strict=True)]
+        return {"by_gradient": float(by_gradient)} | streaks(names, led) | wins
+
+
+def streaks(names: Sequence[str], led: Sequence[str]) -> dict[str, float]:
+    """Of each batch's leader: `leads.A`, the share of batches; `longest.A`, A's longest streak, and `mean_streak`, over
+    all streaks (Table 5: of 1 1 2 inf inf 2, 1, 2 and 5 / 3); the number of `streaks`. Table 5 counts through a whole
+    training: `first.A` and `last.A`, the lengths of the first and the last streak, join one epoch to the next."""
+    runs = [(name, len(list(group))) for name, group in groupby(led)]
+    found = {"mean_streak": len(led) / len(runs), "streaks": float(len(runs))}
+    for name in names:
+        found[f"leads.{name}"] = led.count(name) / len(led)
+        found[f"longest.{name}"] = float(max((n for leader, n in runs if leader == name), default=0))
+    return found | {f"first.{runs[0][0]}": float(runs[0][1]), f"last.{runs[-1][0]}": float(runs[-1][1])}
