@@ -122,7 +122,7 @@ def test_several_faults_are_told_at_once(sweep: Shell) -> None:
         ("method: cas\nsampler: {w1: 1}\nsampler.w1: 2\n", "sampler.w1 is given twice"),
         ("method: [\n", "is not valid YAML: while parsing"),
         ("- cas\n", "expected a mapping at the top of "),
-        ("", "method: expected a method, got none: known: cas"),
+        ("", "method: expected a method, got none: known: at, avg"),
     ],
 )
 def test_an_unsound_file_is_one_line(sweep: Shell, text: str, message: str) -> None:

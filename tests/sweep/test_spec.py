@@ -16,7 +16,7 @@ from sweep.layers import resolve
 from sweep.settings import nest
 from sweep.spec import Sweep, known_addresses, reload
 from trainers import models, sources
-from trainers.methods import CATALOGUE
+from trainers.methods import CATALOGUE, entry
 from trainers.parts import PARTS
 
 SEARCH = """\
@@ -54,7 +54,7 @@ def faults(space: str, **overrides: Any) -> list[str]:
 def test_every_space_resolves_for_every_data_set(space: str, dataset: str) -> None:
     sweep = resolve(space, {"dataset": dataset})
     assert sweep.trial.dataset == dataset
-    assert set(CATALOGUE[sweep.trial.method].parts().values()) == {sweep.trial.part(kind)["name"] for kind in PARTS}
+    assert set(entry(sweep.trial.method).parts().values()) == {sweep.trial.part(kind)["name"] for kind in PARTS}
     assert sweep.search
     assert set(sweep.defaults()) == set(sweep.search)
     assert sweep.trial.compose().sampler
@@ -314,7 +314,8 @@ def test_a_starting_model_is_read_before_anything_starts(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("space", spaces.names())
 def test_a_sweep_comes_back_from_json(space: str) -> None:
-    sweep = resolve(space, nest({"epsilons.linf": "4/255", "importance": {"linf": 2}, "trials": 3}))
+    some = resolve(space, {}).trial.trained()[0]
+    sweep = resolve(space, nest({"epsilons.linf": "4/255", "importance": {some: 2}, "trials": 3}))
     again = reload(json.loads(json.dumps(sweep.model_dump(mode="json"))))
     assert again == sweep
     assert again.model_dump(mode="json") == sweep.model_dump(mode="json")
