@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from attacks import Attack
 from attacks.base import _frozen
 from attacks.errors import InputError, unknown
+from attacks.losses import cross_entropy
 from trainers.parts import Batch, Loss, Record
 
-NORMS = {"l1": 1, "l2": 2}
-GRADIENTS = ("parameter", "input")
+Names = Sequence[str]
+NORMS = {"none": 2, "l1": 1, "l2": 2}
+"""The orders; that of "none" is for tracking."""
 
 
 def factors(norms: Sequence[float], low: float, high: float) -> list[float]:
@@ -33,21 +34,16 @@ def factors(norms: Sequence[float], low: float, high: float) -> list[float]:
 
 
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor, loss: Loss | None, norm: str, gradient: str) -> Tensor:
-    """The norm () of the gradient of the mean loss of x with respect to all parameters, or to x: one number for the
-    batch. Eval mode, as the attacks see it; the model, its gradients and statistics are left alone. One forward, one
-    backward."""
+    """The norm () of the gradient of the batch's mean loss at x with respect to all parameters, or to x. Eval mode, as
+    the attacks see it; leaves the model, its gradients and statistics alone. Costs one forward, one backward."""
     with _frozen(model), torch.enable_grad():
         x = x.detach().requires_grad_(gradient == "input")
         of = [x] if gradient == "input" else [p for p in model.parameters() if p.requires_grad]
-        values = (loss or _cross_entropy)(model(x).float(), y)
-        found = [g for g in torch.autograd.grad(values.mean(), of, allow_unused=True) if g is not None]
-    sizes = torch.stack([torch.linalg.vector_norm(g.detach(), NORMS[norm]) for g in found])
-    size: Tensor = torch.linalg.vector_norm(sizes, NORMS[norm])
+        values = (loss or cross_entropy)(model(x).float(), y)
+        grads = torch.autograd.grad(values.mean(), of, allow_unused=True)
+    sizes = [torch.linalg.vector_norm(g, NORMS[norm]) for g in grads if g is not None]
+    size: Tensor = torch.linalg.vector_norm(torch.stack(sizes), NORMS[norm])
     return size
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return cross_entropy(logits, y, reduction="none")
 
 
 def comparable(attack: Attack, loss: Loss | None) -> bool:
@@ -63,10 +59,8 @@ class Players:
     clip_low, clip_high: how far, times the base budget, from which every batch starts anew.
     scale_steps: step sizes move along, where an attack has one (APGD's always do); the paper does not say.
     track: measure the l2 norms where nothing adapts.
-
-    Readings (SPEC D, G): the gradient is of the mean loss that the attack maximises, cross entropy where an attack has
-    one of its own, over this worker's share of the batch: with several workers each has budgets of its own. The
-    factors are also held to what an attack allows (max_epsilon).
+    Readings: the gradient is of the mean loss that attacks maximise, cross entropy where one has a loss of its own, on
+    this worker's share of the batch: several workers have budgets of their own. No budget exceeds max_epsilon.
     """
 
     adaptive: str
@@ -77,22 +71,19 @@ class Players:
     track: bool
     _budgets: dict[str, list[float]] = field(default_factory=dict)
     _won: dict[str, list[Tensor]] = field(default_factory=dict)
-    _leaders: list[tuple[Sequence[str], Tensor]] = field(default_factory=list)
+    _leaders: list[tuple[Names, Tensor]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for kind, given, known in (
-            ("norm for adaptive", self.adaptive, ("none", *NORMS)),
-            ("gradient", self.gradient, GRADIENTS),
-        ):
-            if given not in known:
-                raise unknown(kind, given, known)
+        if self.adaptive not in NORMS:
+            raise unknown("norm for adaptive", self.adaptive, NORMS)
+        if self.gradient not in ("parameter", "input"):
+            raise unknown("gradient", self.gradient, ("parameter", "input"))
         if not 0 < self.clip_low <= 1 <= self.clip_high < math.inf:
             raise InputError(f"expected 0 < clip_low <= 1 <= clip_high, got {self.clip_low} and {self.clip_high}")
 
     def at_budgets(
-        self, model: nn.Module, batch: Batch, names: Sequence[str], attacks: Sequence[Attack], loss: Loss | None,
-        seeds: Tensor,
-    ) -> list[Attack]:  # fmt: skip
+        self, model: nn.Module, batch: Batch, names: Names, attacks: Sequence[Attack], loss: Loss | None, seeds: Tensor
+    ) -> list[Attack]:
         """The attacks at this batch's budgets: as they are, or after a run of each and a look at its gradient."""
         made = list(attacks)
         if self.adaptive != "none":
@@ -113,28 +104,24 @@ class Players:
         return replace(attack, **changed)
 
     def _norms(self, model: nn.Module, batch: Batch, xs: Iterable[Tensor], loss: Loss | None) -> Tensor:
-        norm = "l2" if self.adaptive == "none" else self.adaptive
-        return torch.stack([gradient_norm(model, x, batch.y, loss, norm, self.gradient) for x in xs])
+        return torch.stack([gradient_norm(model, x, batch.y, loss, self.adaptive, self.gradient) for x in xs])
 
     def watch(
-        self, model: nn.Module, batch: Batch, names: Sequence[str], xs: Iterable[Tensor], loss: Loss | None,
-        strength: Tensor | None,
-    ) -> None:  # fmt: skip
-        """Note who led: by the gradients if they are measured (of xs, which are not touched otherwise), else by
-        strength (k,)."""
-        if self.adaptive == "none" and self.track:
-            strength = self._norms(model, batch, xs, loss)
+        self, model: nn.Module, batch: Batch, names: Names, xs: Iterable[Tensor], loss: Loss | None, free: Tensor | None
+    ) -> None:
+        """Note who led: by the gradients at xs if they are tracked (else xs is not touched), or by `free` (k,)."""
+        strength = self._norms(model, batch, xs, loss) if self.track and self.adaptive == "none" else free
         if self.adaptive == "none" and strength is not None:
             self._leaders.append((names, strength.argmax()))
 
-    def won(self, names: Sequence[str], shares: Tensor) -> None:
+    def won(self, names: Names, shares: Tensor) -> None:
         """Note the share (k,) of the images that each won."""
         for name, share in zip(names, shares.unbind(), strict=True):
             self._won.setdefault(name, []).append(share)
 
     def record(self) -> Record:
-        """Since the last call, this worker's: mean budgets; of more than one player, the `domination` that
-        `streaks` explains and `wins.A`, the mean over the batches of the share of images that A won."""
+        """Since the last call, this worker's: mean budgets; of several players, `domination`: see `streaks`; `wins.A`,
+        where images are won, is the mean over the batches of A's share."""
         budgets = {name: statistics.fmean(used) for name, used in self._budgets.items()}
         row: dict[str, dict[str, float]] = {"budgets": budgets} if budgets else {}
         if len(budgets) > 1:
@@ -142,20 +129,19 @@ class Players:
         self._budgets, self._won, self._leaders = {}, {}, []
         return row
 
-    def _domination(self, names: Sequence[str]) -> dict[str, float]:
-        by_gradient = self.adaptive != "none" or self.track
+    def _domination(self, names: Names) -> dict[str, float]:
         wins = {f"wins.{name}": float(torch.stack(shares).mean()) for name, shares in self._won.items()}
         if not self._leaders:
             return wins
         places = torch.stack([place for _, place in self._leaders]).tolist()
         led = [players[place] for (players, _), place in zip(self._leaders, places, strict=True)]
-        return {"by_gradient": float(by_gradient)} | streaks(names, led) | wins
+        return {"by_gradient": float(self.adaptive != "none" or self.track)} | streaks(names, led) | wins
 
 
-def streaks(names: Sequence[str], led: Sequence[str]) -> dict[str, float]:
-    """Of each batch's leader: `leads.A`, the share of batches; `longest.A`, A's longest streak, and `mean_streak`, over
-    all streaks (Table 5: of 1 1 2 inf inf 2, 1, 2 and 5 / 3); the number of `streaks`. Table 5 counts through a whole
-    training: `first.A` and `last.A`, the lengths of the first and the last streak, join one epoch to the next."""
+def streaks(names: Names, led: Names) -> dict[str, float]:
+    """Of the leaders of consecutive batches: `leads.A`, the share of batches; `longest.A` streak; `mean_streak` of all
+    `streaks` (Table 5: of 1 1 2 inf inf the longest are 2, 1, 2, the mean is 5 / 3). Table 5 counts through a whole
+    training: the lengths of the first and the last streak, `first.A` and `last.A`, join one epoch to the next."""
     runs = [(name, len(list(group))) for name, group in groupby(led)]
     found = {"mean_streak": len(led) / len(runs), "streaks": float(len(runs))}
     for name in names:

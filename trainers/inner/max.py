@@ -25,7 +25,7 @@ class Max:
     The losses compared are those of the returned images, from the eval-mode model, as in RAMP's MAX (robust_union
     compares in train mode): a forward more of an attack that returns an iterate it has not evaluated. They are what
     the objective says that attacks maximise, or cross entropy, for which an attack with a loss of its own (ppgd) costs
-    one more. So k attacks and up to 2 k forwards; `adaptive` over twice that: k attacks, k forwards and backwards for
+    one more. So k attacks and up to 2 k forwards; `adaptive` about twice that: k attacks, k forwards and backwards for
     the norms, and all of it. `track` adds those k alone.
 
     The options are those of Players. Who leads a batch is told by the gradients if they are measured; else by how many
