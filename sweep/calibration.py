@@ -7,9 +7,8 @@ from typing import Any
 
 import yaml
 
-import attacks
 from attacks.errors import InputError
-from sweep import engine, trial
+from sweep import engine, spaces, trial
 from sweep.candidates import Candidate, hashed
 from sweep.driver import Where
 from sweep.progress import Progress
@@ -18,6 +17,7 @@ from sweep.spec import TrialBase
 from trainers.calibrate import Calibrated, Target, calibrate
 from trainers.data import ImageSet
 from trainers.evaluate import judge_clean, slices
+from trainers.pretrain import NORMS
 
 
 def read_budgets(path: str) -> dict[str, Any]:
@@ -113,6 +113,6 @@ def expect_writable(path: Path) -> None:
         raise InputError(f"expected a folder for --out, got {path.parent}, which is none")
 
 
-def default_attacks() -> tuple[str, ...]:
-    """Those whose budgets are no convention of the field: the semantic and the perceptual ones."""
-    return tuple(row["name"] for row in attacks.describe() if row["family"] != "lp")
+def default_attacks() -> list[str]:
+    """Those of the papers whose budgets are no convention of the field: the semantic and the perceptual ones."""
+    return [name for name in spaces.default_attacks() if name not in NORMS]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from attacks.errors import InputError
 from sweep import datasets, engine, spec, trial
+from sweep.candidates import hashed
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
@@ -110,7 +110,7 @@ def drive(store: Store, where: Where, progress: Progress, check: Callable[[], No
             where.storage.uri,
             store.sweep_id,
             document["spec"],
-            sha256(init).hexdigest()[:16],
+            hashed(init),
             images.fingerprint,
             revision(),
         )
@@ -144,7 +144,7 @@ def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
     diverges, the trials that need it will say so, each for itself."""
     model = trial.starting(init)
     with suppress(Diverged):
-        trial.prior(job, job.sweep.trial, model, train.to(trial.device()))
+        trial.prior(job, job.sweep.trial, model, trial.starting(init), train.to(trial.device()))
 
 
 def judge_on_test(job: Job, init: bytes, images: ImageSet, row: Mapping[str, Any] | None) -> None:

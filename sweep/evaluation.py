@@ -24,7 +24,7 @@ from sweep.driver import Where
 from sweep.lease import Lease
 from sweep.progress import Progress
 from sweep.schema import EVALUATION
-from sweep.spec import TrialBase, digest
+from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.units import CLEAN, Unit, attack_of, judge_unit, kept
@@ -32,9 +32,6 @@ from trainers import reliability
 from trainers.data import ImageSet
 from trainers.evaluate import Judged, Protocol, Verdict, slices, verdicts
 from trainers.reliability import Probe
-
-CHECKED = 200
-"""On how many images an evaluation is itself judged."""
 
 
 @dataclass(frozen=True)
@@ -165,12 +162,10 @@ def _rows(plan: Plan, one: Candidate, done: dict[Unit, Judged]) -> list[dict[str
     model = plan.base.model.model_copy(update={"name": architecture["name"], "width": architecture["width"]})
     base = plan.base.model_copy(update={"model": model, "init": one.init})
     rows = trial.rows(base, one.about, plan.split, plan.images, found)
-    return [row | _measured_in(row, one) for row in rows]
-
-
-def _measured_in(row: dict[str, Any], one: Candidate) -> dict[str, Any]:
-    """Perceptual budgets are comparable only where the same model measures them."""
-    return {"budget_id": f"{row['budget_id']}+{hashed(one.start)}"} if row["family"] == "perceptual" else {}
+    if base.features == START:  # then perceptual budgets are comparable only where the same model measures them
+        for row in (row for row in rows if row["family"] == "perceptual"):
+            row["budget_id"] += f"+{hashed(one.start)}"
+    return rows
 
 
 def _of(done: dict[Unit, Judged], name: str, probe: Probe | None) -> list[Judged]:

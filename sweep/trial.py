@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import socket
 from collections.abc import Callable, Iterable
@@ -22,7 +21,7 @@ from sweep.storage import Storage
 from sweep.store import Store
 from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
-from trainers.evaluate import Verdict, evaluate
+from trainers.evaluate import FLAGS, Verdict, evaluate
 from trainers.models import io
 from trainers.recipe import Recipe
 from trainers.step import Diverged
@@ -183,7 +182,7 @@ def fine_tune(
         recipe(trial),
         importance=methods.importance(trial.importance, trial.families()),
         seed=trial.seed,
-        prior=prior(job, trial, model, train) if method.sampler.needs_prior else None,
+        prior=prior(job, trial, model, reference, train) if method.sampler.needs_prior else None,
         files=_folder(job, task),
         report=told,
         workers=workers,
@@ -208,11 +207,11 @@ def recipe(trial: TrialBase) -> Recipe:
     return augmented(trial.recipe(), trial.dataset)
 
 
-def prior(job: Job, trial: TrialBase, model: nn.Module, train: ImageSet) -> tradeoff.Prior:
+def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
     """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
     learning rate and seed share it, else measured now and put there."""
     cache = Storage(job.storage).child("cache")
-    training = training_attacks(trial, copy.deepcopy(model))
+    training = training_attacks(trial, reference)
     made_of = {
         "init": job.init,
         "data": job.fingerprint,
@@ -238,18 +237,23 @@ def judge(
     settings = trial.evaluation
     own = {name: trial.attack(name, reference) for name in settings.resolved().names(trial.attacks)}
     verdicts = evaluate(model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size)
-    return [_of_all(verdict, len(images), workers) for verdict in verdicts]
+    # A worker whose share has nothing left to attack sees no stages: several workers would wait for one another.
+    shared = (verdict for verdict in verdicts if workers.count == 1 or not verdict.conditional)
+    return [_of_all(verdict, len(images), workers) for verdict in shared]
 
 
 def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     if workers.count == 1:
         return verdict
+    assert verdict.mean_loss is not None, "stages were left out"
+
+    def whole(mine: float) -> Tensor:
+        """A number of each worker's share, for each image."""
+        return workers.whole(torch.full_like(verdict.robust, mine, dtype=torch.float).to(device()), n)
+
     robust = workers.whole(verdict.robust.float().to(device()), n).cpu() > 0
-    if verdict.mean_loss is None:
-        return replace(verdict, robust=robust)
-    share = torch.full_like(verdict.robust, verdict.mean_loss, dtype=torch.float)
-    losses: Tensor = workers.whole(share.to(device()), n)
-    return replace(verdict, robust=robust, mean_loss=float(losses.mean()))
+    flags = tuple(flag for flag in FLAGS if bool(whole(flag in verdict.flags).any()))
+    return replace(verdict, robust=robust, mean_loss=float(whole(verdict.mean_loss).mean()), flags=flags)
 
 
 @dataclass(frozen=True)

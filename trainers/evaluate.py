@@ -64,6 +64,7 @@ def protocol(name: str, num_steps: int | None = None) -> Protocol:
 STOCHASTIC, NON_FINITE, WEAK = "stochastic", "non-finite", "weak-attack"
 """Flags: two forwards in eval mode differ; a logit was no finite number (either may hide a gradient); the attack is
 known to overstate robustness."""
+FLAGS = (NON_FINITE, STOCHASTIC, WEAK)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from attacks import Attack
 from trainers.evaluate import Protocol, Verdict
 
 SURVIVES, BLACK_BOX, UNCONVERGED = "survives-unbounded", "black-box-stronger", "unconverged"
-UNBOUNDED_EPSILON, UNBOUNDED_ACCURACY = 0.5, 0.02
+UNBOUNDED_EPSILON, UNBOUNDED_STEPS, UNBOUNDED_ACCURACY = 0.5, 20, 0.02
 BLACK_BOX_SHARE = 0.01
 MORE_STEPS, STEPS_LOSS = 4, 0.02
 
@@ -44,7 +44,8 @@ def probes(attacks: Mapping[str, Attack], protocol: Protocol) -> list[Probe]:
         if attack.draws_per_image and not attack.gradient_free
     ]
     lp = [attack for attack in used.values() if attack.family == "lp"]
-    return found + ([Probe("linf", max(a.num_steps for a in lp), UNBOUNDED_EPSILON)] if lp else [])
+    steps = max([UNBOUNDED_STEPS, *(attack.num_steps for attack in lp)])
+    return found + ([Probe("linf", steps, UNBOUNDED_EPSILON)] if lp else [])
 
 
 def doubts(

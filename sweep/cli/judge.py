@@ -9,6 +9,7 @@ import typer
 
 from attacks.errors import InputError
 from sweep.cli.options import (
+    EXIT_INTERRUPTED,
     AddressOption,
     BudgetsOption,
     ConcurrentOption,
@@ -94,7 +95,11 @@ def evaluate(
     place = where(kept, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
     store = evaluation.create(plan, kept, evaluation_id or plan.evaluation_id)
     print(store.sweep_id, file=sys.stdout if format == "table" else sys.stderr, flush=True)
-    evaluation.drive(store, plan, place, Progress(Console(stderr=True), quiet))
+    try:
+        evaluation.drive(store, plan, place, Progress(Console(stderr=True), quiet))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     rows = tables.table(store, split, listed(union) or [])
     render.show(rows, format, percent=tables.fractions(rows))
 
@@ -144,7 +149,8 @@ def calibrate(
 
     place = where(kept, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
     done = calibration.run(base, found[0], images, aimed, place, Progress(Console(stderr=True), quiet))
-    path.write_text(calibration.document(base, found[0], images, aimed, done), encoding="utf-8")
+    made = calibration.document(base, found[0], images, aimed, done)
+    storage(str(path.parent)).write(path.name, made.encode())  # whole or not at all
     print(path)
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from sweep.storage import Storage
 
 
+EXIT_INTERRUPTED = 130
+
+
 def _known_format(name: str) -> str:
     """Refuses an unknown format before any work is done."""
     from attacks.errors import unknown

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweep.cli.options import (
+    EXIT_INTERRUPTED,
     AddressOption,
     BudgetsOption,
     ConcurrentOption,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from sweep.store import Store
 
 EXIT_FAILED_TRIALS = 3
-EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 

@@ -65,12 +65,15 @@ def test_an_evaluation_is_killed_and_goes_on(sweeps: Sweeps, checkpoint: Path) -
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     kept = {path: path.stat().st_mtime_ns for path in units.rglob("*.safetensors")}
-    second = sweeps.start(*judge(checkpoint, "--id", "e"))
-    wait_until(lambda: len(list(units.rglob("*.safetensors"))) > len(kept) or not units.exists(), second)
-    assert all(path.stat().st_mtime_ns == before for path, before in kept.items() if path.exists())
-    second.wait(240)
-    out, err = (sweeps.folder / "out").read_text(), (sweeps.folder / "log").read_text()
-    assert second.returncode == 0, err
+    second = sweeps.start(*judge(checkpoint, "--id", "e", "--max-concurrent", "1"))
+    said = sweeps.folder / "out"
+    wait_until(lambda: bool(said.read_text()) and len(list(units.rglob("*.safetensors"))) > len(kept), second)
+    os.kill(second.pid, signal.SIGINT)
+    assert second.wait(60) == 130
+    assert "interrupted; the same command goes on" in (sweeps.folder / "log").read_text()
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    code, out, err = sweeps.run(*judge(checkpoint, "--id", "e"))
+    assert code == 0, err
     assert out.splitlines()[0] == "e"
     assert not list(units.rglob("*"))
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from inner_toys import pixel_attacks, pixel_batch, seeds_of, toy_batch
 from torch import Tensor, nn
 from trainer_toys import Biased, same, told, toy_attacks, toy_images, toy_net, tune
 
@@ -16,7 +17,7 @@ from attacks import Attack, View
 from attacks.base import Loss, Model, evaluate
 from attacks.errors import InputError
 from attacks.losses import margin
-from attacks.lp import PGDL1, PGDL2, PGDLinf
+from attacks.lp import PGDL2, PGDLinf
 from trainers import methods
 from trainers.checkpoint import Folder
 from trainers.inner.adaptive_budget import factors, gradient_norm, streaks
@@ -24,7 +25,7 @@ from trainers.inner.each import Each
 from trainers.inner.max import Max
 from trainers.inner.msd import Msd
 from trainers.inner.single import Single
-from trainers.parts import Batch, Inner, Method
+from trainers.parts import Inner, Method
 from trainers.passes import Passes
 from trainers.recipe import Recipe
 
@@ -46,30 +47,6 @@ class Line(nn.Module):
 
 def first_logit(logits: Tensor, y: Tensor) -> Tensor:
     return logits[:, 0]
-
-
-def pixel_batch(*pixels: float, y: int | list[int] = 0) -> Batch:
-    """Images of one pixel each."""
-    labels = torch.tensor(y if isinstance(y, list) else [y] * len(pixels))
-    return Batch(torch.arange(len(pixels)), slice(None), torch.tensor(pixels).view(-1, 1, 1, 1), labels, 0, 0, False)
-
-
-def toy_batch(n: int = 4) -> tuple[Batch, Tensor]:
-    images = toy_images(n)
-    return Batch(torch.arange(n), slice(0, n), images.images / 255, images.labels, 0, 0, False), torch.arange(n) + 7
-
-
-def seeds_of(batch: Batch) -> Tensor:
-    return torch.arange(len(batch.y)) + 7
-
-
-def pixel_attacks(**settings: Any) -> list[Attack]:
-    """One step to the edge of the ball: 0.1 up under linf, 0.2 under l2, 0.6 under l1."""
-    return [
-        PGDLinf(epsilon=0.1, num_steps=1, step_size=10.0, **settings),
-        PGDL2(epsilon=0.2, num_steps=1, step_size=10.0, **settings),
-        PGDL1(epsilon=0.6, num_steps=1, step_size=1000.0, **settings),
-    ]
 
 
 @pytest.mark.parametrize(

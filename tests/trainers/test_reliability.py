@@ -26,7 +26,7 @@ def verdict(attack: str, robust: int, norm: str | None = "linf", **more: Any) ->
 def test_probes_ask_for_more_steps_and_for_an_unbounded_attack() -> None:
     found = probes(OF, protocol("quick"))
     assert [probe.label for probe in found] == ["linf@4x", "pgd-linf@4x", "l2@4x", "fog@4x", "linf@unbounded"]
-    assert [probe.num_steps for probe in found] == [40, 40, 40, 40, 10]
+    assert [probe.num_steps for probe in found] == [40, 40, 40, 40, 20]
     assert found[-1].epsilon == 0.5
     assert probes({"fog": OF["fog"]}, protocol("full")) == [Probe("fog", 160)]
 
