@@ -32,10 +32,10 @@ WIDTH, TRAIN_SIZE, N, BATCH = 16, 30_000, 200, 100
 RECIPE = Pretraining(clean_epochs=4, epochs=9, attack_steps=3, lr=0.1, batch_size=128, flip=True, crop_padding=4)
 
 
-def train(path: Path, data_root: str | None) -> None:
+def train(path: Path, data_root: str | None, width: int, size: int) -> None:
     """Four clean epochs and nine with linf APGD of 3 steps, on a stratified part of the training images."""
-    images = datasets.load("cifar10", data_root=data_root, train_size=TRAIN_SIZE).train
-    model = models.create(num_classes=10, width=WIDTH)
+    images = datasets.load("cifar10", data_root=data_root, train_size=size).train
+    model = models.create(num_classes=10, width=width)
 
     def told(epoch: int, history: list[dict[str, Any]]) -> bool:
         print(epoch, {key: round(history[-1][key], 3) for key in ("train_loss", "train_accuracy")}, file=sys.stderr)
@@ -95,14 +95,18 @@ def main() -> None:
     parser.add_argument("what", choices=("train", "strength", "cost"))
     parser.add_argument("model", nargs="?", type=Path)
     parser.add_argument("--data-root")
+    parser.add_argument("--width", type=int, default=WIDTH)
+    parser.add_argument("--train-size", type=int, default=TRAIN_SIZE)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "cost":
         cost()
     elif given.model is None:
         parser.error(f"{given.what} needs MODEL")
+    elif given.what == "train":
+        train(given.model, given.data_root, given.width, given.train_size)
     else:
-        {"train": train, "strength": strength}[given.what](given.model, given.data_root)
+        strength(given.model, given.data_root)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from attacks.errors import InputError
-from sweep import spec
+from sweep import alternatives
 from sweep.spec import TrialBase
 from sweep.storage import Storage
-from sweep.store import COMPLETE, Store
+from sweep.store import Store
 from sweep.tables import PRETRAINED
 from sweep.trial import Subject
 from trainers.models import io
@@ -36,8 +36,8 @@ class Candidate:
         return dict(io.loads(self.weights).architecture)  # type: ignore[arg-type]
 
 
-def candidate(text: str, storage: Storage) -> Candidate:
-    """`text`: a path, or SWEEP/NUMBER, SWEEP/best, SWEEP/pretrained of a sweep in the storage."""
+def candidates(text: str, storage: Storage) -> list[Candidate]:
+    """`text`: a path, or SWEEP/NUMBER, SWEEP/best, SWEEP/pretrained of a sweep in the storage; one a seed."""
     sweep_id, slash, which = text.rpartition("/")
     if (
         slash
@@ -47,24 +47,28 @@ def candidate(text: str, storage: Storage) -> Candidate:
     ):
         return _of_sweep(Store(storage, sweep_id), which)
     weights = io.dumps(io.load(text))
-    return Candidate(Subject(hashed(weights), None, Path(text).stem, "live", 0), weights, weights, text, None)
+    return [Candidate(Subject(hashed(weights), None, Path(text).stem, "live", 0), weights, weights, text, None)]
 
 
-def _of_sweep(store: Store, which: str) -> Candidate:
-    sweep = spec.reload(store.document().get("spec"))
+def _of_sweep(store: Store, which: str) -> list[Candidate]:
+    sweep = alternatives.reload(store.document().get("spec"))
     base, start = sweep.trial, store.folder.read("init.safetensors")
     if which == PRETRAINED:
-        return Candidate(Subject(hashed(start), None, PRETRAINED, "live", 0), start, start, base.init, base)
-    row = _row(store, which)
-    trial = sweep.configure(json.loads(row["params"]))
-    about = Subject(row["key"], row["number"], trial.method, store.weights_of(row["key"]), trial.recipe().epochs)
-    return Candidate(about, store.folder.read(f"checkpoints/{row['key']}/model.safetensors"), start, base.init, base)
+        return [Candidate(Subject(hashed(start), None, PRETRAINED, "live", 0), start, start, base.init, base)]
+    found = _configuration(store, which)
+    made = []
+    for row in found["runs"]:
+        trial = sweep.configure(json.loads(found["params"]), row["seed"])
+        weights = store.folder.read(f"checkpoints/{row['key']}/model.safetensors")
+        about = Subject(
+            row["key"], found["number"], found["method"], store.weights_of(row["key"]), trial.recipe().epochs
+        )
+        made.append(Candidate(about, weights, start, base.init, base))
+    return made
 
 
-def _row(store: Store, which: str) -> dict[str, Any]:
-    done: dict[str, dict[str, Any]] = {
-        str(row["number"]): row for row in store.trials().to_pylist() if row["state"] == COMPLETE
-    }
+def _configuration(store: Store, which: str) -> dict[str, Any]:
+    done = {str(one["number"]): one for one in sorted(store.configurations(), key=lambda one: int(one["number"]))}
     if which == BEST and (best := store.best()):
         return best
     if which not in done:

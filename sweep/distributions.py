@@ -56,6 +56,14 @@ class Floats(Strict):
         on_grid = inside if step is None else low + round((inside - low) / step) * step
         return int(on_grid) if self.integer else on_grid
 
+    def points(self) -> list[Any] | None:
+        """Every value of a range with a step; None for a continuous one."""
+        step = self.step or (1 if self.integer else None)
+        if step is None:
+            return None
+        numbers = [self.low + k * step for k in range(round((self.high - self.low) / step) + 1)]
+        return [int(n) if self.integer else n for n in numbers]
+
 
 class Values(Strict):
     """One of the values given."""
@@ -63,6 +71,9 @@ class Values(Strict):
     values: Annotated[tuple[Any, ...], AfterValidator(_plain), AfterValidator(distinct)]
 
     def ends(self) -> list[Any]:
+        return list(self.values)
+
+    def points(self) -> list[Any]:
         return list(self.values)
 
     def nearest(self, value: Any) -> Any:

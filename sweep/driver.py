@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -15,12 +14,13 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import datasets, engine, spec, trial
+from sweep import alternatives, datasets, engine, trial
+from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
-from sweep.spec import Sweep, TrialBase
+from sweep.spec import TrialBase
 from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import Store
@@ -58,12 +58,13 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial
-    expect_start(base, images)
+    for alternative in sweep.alternatives.values():
+        expect_start(alternative.trial, images)
     store.create(
         {
             "created": datetime.now(UTC).isoformat(),
             "space": sweep.space,
-            "method": base.method,
+            "method": ", ".join(sweep.alternatives),
             "dataset": base.dataset,
             "fingerprint": images.fingerprint,
             "model": f"{base.model.name}-{base.model.width}",
@@ -90,10 +91,10 @@ def load(base: TrialBase, data_root: str | None) -> Dataset:
 
 
 def drive(store: Store, where: Where, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
-    """Runs what is left of a sweep, then judges the pre-trained and the best model on the test split. `check` is called
-    whenever a trial begins, reports or ends, and stops the sweep by raising."""
+    """Runs what is left of a sweep, then judges the pre-trained and the reported models on the test split. `check` is
+    called whenever a trial begins, reports or ends, and stops the sweep by raising."""
     document = store.document()
-    sweep = spec.reload(document["spec"])
+    sweep = alternatives.reload(document["spec"])
     images = load(sweep.trial, where.data_root)
     if images.fingerprint != document["fingerprint"]:
         raise InputError(
@@ -114,17 +115,26 @@ def drive(store: Store, where: Where, progress: Progress, check: Callable[[], No
             images.fingerprint,
             revision(),
         )
-        baseline = engine.remote(judge_on_test, granted, job, init, images.test, None)
-        if sweep.trial.compose().sampler.needs_prior:
+        baseline = engine.remote(judge_start, granted, job, init, images.test)
+        if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
-            engine.wait([engine.remote(measure_prior, granted, job, init, images.train)])
+            engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
         planner = Planner(job, _while_held(lease, progress.hear, check))
-        with progress.searching(planner.done(), sweep.trials):
+        with progress.searching(planner.done(), sweep.trials * len(sweep.seeds)):
             engine.search(planner, job, images, init, granted)
-        progress.say("judging the pre-trained and the best model on the test split")
-        best = store.best()
-        last = engine.remote(judge_on_test, granted, job, init, images.test, best) if best else None
-        engine.wait([ref for ref in (baseline, last) if ref is not None])
+        progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
+        reported = store.configurations()[: None if sweep.test == "all" else 1]
+        keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
+        tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
+        engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
+
+
+REPORTED = {"best": "the best model", "all": "every model"}
+
+
+def _defaults(sweep: Sweep) -> list[Task]:
+    """Each alternative's base trial, with each seed."""
+    return [Task(0, sweep.named(name, {}), "", seed) for name in sweep.alternatives for seed in sweep.seeds]
 
 
 def _while_held(lease: Lease, listen: Listener, check: Callable[[], None]) -> Listener:
@@ -139,31 +149,34 @@ def _while_held(lease: Lease, listen: Listener, check: Callable[[], None]) -> Li
     return hear
 
 
-def measure_prior(job: Job, init: bytes, train: ImageSet) -> None:
-    """Phase I of the base trial, into the cache that all trials with its learning rate and attacks share. Where it
+def measure_prior(job: Job, task: Task, init: bytes, train: ImageSet) -> None:
+    """Phase I of a base trial, into the cache that all trials with its learning rate, attacks and seed share. Where it
     diverges, the trials that need it will say so, each for itself."""
     model = trial.starting(init)
     with suppress(Diverged):
-        trial.prior(job, job.sweep.trial, model, trial.starting(init), train.to(trial.device()))
+        trial.prior(job, task.of(job.sweep), model, trial.starting(init), train.to(trial.device()))
 
 
-def judge_on_test(job: Job, init: bytes, images: ImageSet, row: Mapping[str, Any] | None) -> None:
-    """Writes the verdicts on the test split of a trial's model, or, with no row, of the starting model. Verdicts that
-    are stored already are not reached again."""
-    key = job.init if row is None else str(row["key"])
-    stored = job.store.folder.names("parquet/results")
-    if any(f"/{key}-test-" in name for name in stored):
+def judge_start(job: Job, init: bytes, images: ImageSet) -> None:
+    """Writes the verdicts on the test split of the starting model."""
+    about = Subject(job.init, None, PRETRAINED, "live", 0)
+    _judge_on_test(job, about, job.sweep.trial, init, init, images)
+
+
+def judge_on_test(job: Job, init: bytes, images: ImageSet, task: Task) -> None:
+    """Writes the verdicts on the test split of a run's model."""
+    about = job.subject(task, job.store.weights_of(task.key))
+    saved = job.store.folder.read(f"checkpoints/{task.key}/model.safetensors")
+    _judge_on_test(job, about, task.of(job.sweep), saved, init, images)
+
+
+def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, init: bytes, images: ImageSet) -> None:
+    """Verdicts that are stored already are not reached again."""
+    if any(f"/{about.trial}-test-" in name for name in job.store.folder.names("parquet/results")):
         return
-    base = job.sweep.trial if row is None else job.sweep.configure(json.loads(row["params"]))
-    weights = "live"
-    if row is None:
-        model, about = trial.starting(init), Subject(key, None, PRETRAINED, weights, 0)
-    else:
-        weights = job.store.weights_of(key)
-        saved = job.store.folder.read(f"checkpoints/{key}/model.safetensors")
-        model, about = trial.starting(saved), Subject(key, row["number"], base.method, weights, base.recipe().epochs)
-    verdicts = trial.judge(base, model, trial.starting(init), images, Workers())
-    job.store.write_results(key, f"test-{weights}", trial.rows(base, about, "test", images, verdicts))
+    verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers())
+    rows = trial.rows(base, about, "test", images, verdicts)
+    job.store.write_results(about.trial, f"test-{about.weights}", rows)
 
 
 def revision() -> str:

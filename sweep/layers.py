@@ -1,4 +1,5 @@
-"""A sweep from what was said of it, layer over layer: catalogue, data set profile, search space, command line."""
+"""A sweep from what was said of it, layer over layer: catalogue, data set profile, search space, profile, command
+line."""
 
 from __future__ import annotations
 
@@ -7,31 +8,70 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep import spaces
-from sweep.settings import SEARCH, Document, flatten, merge, nest, read_yaml
-from sweep.spec import FRESH, PRETRAINED, SWEEP_KEYS, Sweep, fault_of, load_sweep
+from sweep.alternatives import METHOD, SWEEP_KEYS, Sweep, load_sweep
+from sweep.settings import METHODS, SEARCH, Document, flatten, merge, nest, read_yaml
+from sweep.spec import FRESH, PRETRAINED, Parts, fault_of
 from trainers import methods
 from trainers.models import io
 from trainers.parts import PARTS
 
+SPACE = "space"
 
-def resolve(space: str, overrides: Mapping[str, Any]) -> Sweep:
+
+def resolve(space: str, overrides: Mapping[str, Any], profile: str | None = None) -> Sweep:
     """The sweep of a search space (a name in search_spaces/ or a YAML file) under overrides (a nested document).
 
     Each layer overrides the one before: the methods' own defaults, what the method's paper states, the profile of the
-    data set, the space's file, `overrides`. An address that `overrides` sets is not searched. Every fault is reported,
-    in one InputError.
+    data set, the space's file, `profile` (a name in search_spaces/profiles/ or a YAML file), `overrides`. An address
+    that one of the last two sets is not searched. Every fault is reported, in one InputError.
     """
-    said = _fix(merge(read_yaml(spaces.read(space), space), overrides), overrides)
+    said = read_yaml(spaces.read(space), space)
+    above = merge(read_yaml(spaces.profile(profile), profile), overrides) if profile else dict(overrides)
+    if METHODS not in said:
+        alternatives = {"": said}
+    elif METHOD in (whole := merge(said, above)):
+        raise InputError(f"{space}: expected no {METHOD} beside {METHODS}, got {whole[METHOD]!r}")
+    else:
+        alternatives = _alternatives(said.pop(METHODS), said, space)
     found: list[str] = []
+    documents = {}
+    for name, stated in alternatives.items():
+        faults: list[str] = []
+        document, parts = _resolved(_fix(merge(stated, above), above), faults)
+        trial = {key: value for key, value in document.items() if key not in SWEEP_KEYS}
+        documents[name or str(document[METHOD])] = (parts, trial)
+        found += [f"{name}: {fault}" if name else fault for fault in faults]
+    found += fault_of(lambda: _expect_file(trial.get("init")), "init")
+    own = {key: value for key, value in merge(said, above).items() if key in SWEEP_KEYS}
+    return load_sweep(own | {SPACE: space}, documents, space, found)
+
+
+def _alternatives(given: Any, shared: Document, space: str) -> dict[str, Document]:
+    """The documents of a joint space's alternatives, by name: what each says over what the space says for all. One that
+    names a `space` begins with that; one that names no method is called as it. A list is one of spaces."""
+    if isinstance(given, list):
+        given = {str(name): {SPACE: str(name)} for name in given}
+    if not isinstance(given, Mapping) or not given or not all(isinstance(v or {}, Mapping) for v in given.values()):
+        raise InputError(f"{space}: expected {METHODS} to name spaces, or settings by name, got {given!r}")
+    found = {}
+    for name, settings in given.items():
+        own = nest(settings or {}, f"{space}: {name}")
+        base = own.pop(SPACE, None)
+        begun = read_yaml(spaces.read(str(base)), str(base)) if base is not None else {METHOD: str(name)}
+        if METHODS in begun:
+            raise InputError(f"{space}: expected a space of one method for {name}, got {base}, a joint one")
+        found[str(name)] = merge(merge(begun, shared), own)
+    return found
+
+
+def _resolved(said: Document, found: list[str]) -> tuple[Document, Parts]:
+    """The trial's document, with what is searched, from all its layers, and the names of its five parts."""
     entry = _entry(said, found)
-    profile = read_yaml(spaces.profile(str(said.get("dataset", "digits-photo"))), "data set profile")
+    profile = read_yaml(spaces.of_dataset(str(said.get("dataset", "digits-photo"))), "data set profile")
     below: Document = {"attacks": spaces.default_attacks()}
     below |= {"train_attacks": list(entry.train)} if entry.train else {}
     document = merge(merge(merge(below, nest(entry.settings)), profile), said)
-    parts = tuple((kind, _part_name(document, kind, name, found)) for kind, name in entry.parts().items())
-    found += fault_of(lambda: _expect_file(document.get("init")), "init")
-    own = {key: document.pop(key) for key in SWEEP_KEYS if key in document}
-    return load_sweep({**own, "space": space, "trial": document}, parts, space, found)
+    return document, tuple((kind, _part_name(document, kind, name, found)) for kind, name in entry.parts().items())
 
 
 def _fix(said: Document, overrides: Mapping[str, Any]) -> Document:
@@ -44,14 +84,14 @@ def _fix(said: Document, overrides: Mapping[str, Any]) -> Document:
 
 def _entry(said: Document, found: list[str]) -> methods.Entry:
     """The catalogue's entry of the method; where there is none, some other one, and no part is judged by it."""
-    name = said.get("method")
+    name = said.get(METHOD)
     try:
         if name is None:
             raise InputError(f"expected a method, got none: known: {', '.join(sorted(methods.CATALOGUE))}")
         return methods.entry(str(name))
     except InputError as e:
         found.append(f"method: {e}")
-        said["method"] = "cas"
+        said[METHOD] = "cas"
         for kind in PARTS:
             _forget(said, kind)
         return methods.entry("cas")

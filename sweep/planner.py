@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from sweep.search import Study
-from sweep.store import COMPLETE, FAILED, PLANNED
+from sweep.search import searcher
+from sweep.store import COMPLETE, FAILED, overall
 from sweep.trial import Job, Task
 
 Listener = Callable[[str, Task, Mapping[str, Any]], None]
@@ -20,41 +20,62 @@ Listener = Callable[[str, Task, Mapping[str, Any]], None]
 
 
 class Planner(Searcher):
-    """A trial is planned, in plans/, before it starts, and its `trials` row, written last, is the commit.
+    """A configuration is planned, in plans/, with one run a seed, before it starts, and the `trials` row of a run,
+    written last, is its commit.
 
-    What an earlier driver planned and did not end comes first; then new trials, up to the sweep's number. Equal work is
-    not run twice: a trial whose key has ended already, or is running, takes that one's outcome.
+    What an earlier driver planned and did not end comes first; then new configurations, up to the sweep's number. Equal
+    work is not run twice: a run whose key has ended already, or is running, takes that one's outcome.
     """
 
     def __init__(self, job: Job, listen: Listener) -> None:
         super().__init__()
         self.job, self.listen = job, listen
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
-        self.study = Study(self.sweep.search, self.sweep.defaults(), self.sweep.trial.seed, self.sweep.searcher)
+        self.search = searcher(self.sweep)
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
         self.twins: list[Task] = []
         self.pending: list[Task] = []
-        self.planned = 0
+        self.plans: list[list[Task]] = []
+        self.ended: dict[tuple[int, str], Mapping[str, Any]] = {}
         self._replay()
 
     def _replay(self) -> None:
-        ended = {row["number"]: row for row in self.job.store.trials().to_pylist() if row["state"] != PLANNED}
+        ended = {(row["number"], row["key"]): row for row in self.job.store.ended()}
         for plan in self.job.store.plans():
-            task = Task(plan["number"], plan["params"], plan["key"])
-            self.study.replay(task.number, task.params)
-            self.planned += 1
-            row = ended.get(task.number)
-            if row is None:
-                self.pending.append(task)
-            else:
-                self._note(task, row)
+            tasks = [Task(plan["number"], plan["params"], **run) for run in plan["runs"]]
+            self.search.replay(plan["number"], plan["params"])
+            self.plans.append(tasks)
+            for task in list(tasks):
+                row = ended.get((task.number, task.key))
+                if row is None:
+                    self.pending.append(task)
+                else:
+                    self._note(task, row)
 
     def _note(self, task: Task, row: Mapping[str, Any]) -> None:
-        self.study.tell(task.number, row["state"], row.get("value"))
         if row["state"] in (COMPLETE, FAILED):
             self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
+        self.ended[task.number, task.key] = row
+        self._owe_replay(task, row)
+        rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
+        if all(rows):
+            self.search.tell(task.number, *overall([row for row in rows if row]))
+
+    def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
+        """Plans the control of a run: its average probabilities, held fixed."""
+        tasks = self.plans[task.number]
+        wanted = self.sweep.controls and task.replay is None and row["state"] == COMPLETE
+        if not wanted or any(one.seed == task.seed and one.replay is not None for one in tasks):
+            return
+        trial = self.sweep.configure(task.params, task.seed)
+        if trial.adapts():
+            fixed = self.job.store.probabilities(task.key)
+            control = replace(task, key=self.job.key(trial.replaying(fixed)), replay=fixed)
+            tasks.append(control)
+            self._write(tasks)
+            self.pending.append(control)
 
     def suggest(self, trial_id: str) -> Any:
         while (task := self._next()) is not None:
@@ -66,23 +87,26 @@ class Planner(Searcher):
                 self.running[trial_id] = task
                 self.listen("start", task, {})
                 return {"task": asdict(task)}
-        return Searcher.FINISHED
+        return None if self.running and self.sweep.controls else Searcher.FINISHED
 
     def _next(self) -> Task | None:
-        if self.pending:
-            return self.pending.pop(0)
-        if self.planned >= self.sweep.trials:
-            return None
-        task = self._plan(self.planned)
-        self.planned += 1
-        return task
+        if not self.pending and len(self.plans) < self.sweep.trials:
+            self._plan(len(self.plans))
+        return self.pending.pop(0) if self.pending else None
 
-    def _plan(self, number: int) -> Task:
-        params = self.study.ask(number)
-        task = Task(number, params, self.job.key(self.sweep.configure(params)))
-        trial = self.sweep.trial
-        self.job.store.write_plan(number, asdict(task) | {"method": trial.method, "seed": trial.seed})
-        return task
+    def _plan(self, number: int) -> None:
+        params = self.search.ask(number)
+        keys = {seed: self.job.key(self.sweep.configure(params, seed)) for seed in self.sweep.seeds}
+        tasks = [Task(number, params, key, seed) for seed, key in keys.items()]
+        self._write(tasks)
+        self.plans.append(tasks)
+        self.pending += tasks
+
+    def _write(self, tasks: list[Task]) -> None:
+        first = tasks[0]
+        runs = [{name: run[name] for name in ("key", "seed", "replay")} for run in map(asdict, tasks)]
+        plan = {"params": first.params, "method": self.sweep.name(first.params), "runs": runs}
+        self.job.store.write_plan(first.number, plan)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if "epoch" in result and trial_id in self.running:
@@ -100,8 +124,9 @@ class Planner(Searcher):
         # else: ended from outside (Ctrl-C, a time limit): still planned
 
     def _commit(self, task: Task, outcome: Mapping[str, Any]) -> None:
-        trial = self.sweep.trial
-        row = {**asdict(task), **outcome, "method": trial.method, "seed": trial.seed, "revision": self.job.revision}
+        about = {name: getattr(task, name) for name in ("number", "params", "key", "seed")}
+        about |= {"method": self.sweep.name(task.params), "replay": task.replay is not None}
+        row = {**about, **outcome, "revision": self.job.revision}
         row |= {name: datetime.fromisoformat(row[name]) for name in ("started", "finished") if name in row}
         self.job.store.commit_trial(row)
         self._note(task, row)
@@ -111,8 +136,8 @@ class Planner(Searcher):
             self._commit(twin, self.outcomes[task.key])
 
     def done(self) -> int:
-        """How many trials have ended already."""
-        return self.planned - len(self.pending) - len(self.running) - len(self.twins)
+        """How many runs have ended already."""
+        return len(self.ended)
 
     def listener(self) -> tune.Callback:
         """Remembers why a trial's process failed: Tune tells a searcher only that it did."""

@@ -22,8 +22,8 @@ class Progress:
 
     console: Console
     quiet: bool = False
-    best: tuple[float, int] | None = None
-    running: dict[int, dict[str, Any]] = field(default_factory=dict)
+    best: tuple[float, str] | None = None
+    running: dict[str, dict[str, Any]] = field(default_factory=dict)
     _ended: int = 0
     _here: int = 0
     _total: int = 0
@@ -74,22 +74,23 @@ class Progress:
     def hear(self, event: str, task: Task, facts: Mapping[str, Any]) -> None:
         """An event of a trial: "start", "epoch" with its metrics, "end" with its row."""
         if event == "start":
-            self.running[task.number] = {"since": monotonic(), "epoch": 0}
+            self.running[task.label] = {"since": monotonic(), "epoch": 0}
         elif event == "epoch":
-            self.running.setdefault(task.number, {"since": monotonic()})["epoch"] = facts["epoch"]
+            self.running.setdefault(task.label, {"since": monotonic()})["epoch"] = facts["epoch"]
         else:
             self._end(task, facts)
         if self._live:
             self._live.update(self._view())
 
     def _end(self, task: Task, row: Mapping[str, Any]) -> None:
-        self.running.pop(task.number, None)
+        self.running.pop(task.label, None)
         self._ended, self._here = self._ended + 1, self._here + 1
+        self._total += task.replay is not None  # controls come on top
         told = str(row.get("error", ""))
         if row["state"] == COMPLETE:
             told = f"{row['value']:.4f}"
-            self.best = max(self.best or (row["value"], task.number), (row["value"], task.number), key=lambda b: b[0])
-        line = f"trial {task.number} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
+            self.best = max(self.best or (row["value"], task.label), (row["value"], task.label), key=lambda b: b[0])
+        line = f"trial {task.label} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
         if not self.quiet or row["state"] != COMPLETE:
             best = f"; best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else ""
             self.console.print(
@@ -109,6 +110,6 @@ class Progress:
         )
         for column in ("trial", "epoch", "seconds"):
             view.add_column(column, justify="right")
-        for number, facts in sorted(self.running.items()):
-            view.add_row(str(number), str(facts["epoch"]), f"{monotonic() - facts['since']:.0f}")
+        for label, facts in sorted(self.running.items()):
+            view.add_row(label, str(facts["epoch"]), f"{monotonic() - facts['since']:.0f}")
         return view

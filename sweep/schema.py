@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-VERSION = 2
+VERSION = 3
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 _TIME = pa.timestamp("us", "UTC")
@@ -38,7 +38,7 @@ SWEEPS = {  # one row a sweep, from its sweep.json
     "revision": _TEXT,
 }
 
-TRIALS = {  # one row a trial
+TRIALS = {  # one row a run: a configuration with a seed
     "sweep_id": _TEXT,
     "number": _WHOLE,
     "key": _TEXT,
@@ -55,6 +55,7 @@ TRIALS = {  # one row a trial
     "host": _TEXT,
     "device": _TEXT,
     "attempts": _WHOLE,
+    "replay": pa.bool_(),  # a control: the average probabilities of the run with its number and seed, held fixed
 }
 
 RESULTS = {  # one row per trial, weights, epoch, split, attack
@@ -113,6 +114,7 @@ EPOCHS = {  # one row per trial and epoch
     "forwards": _REAL,  # passes of the model for each training image, attacks included
     "backwards": _REAL,
     "cosine": _REAL,  # of RAMP's two directions
+    "flips": _WHOLE,  # weights whose sign changed, of the SVM experiment
 }
 
 

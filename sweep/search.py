@@ -1,4 +1,5 @@
-"""Optuna as an adviser: an in-memory study, rebuilt from the sweep's folder whenever a driver starts."""
+"""Who proposes configurations: Optuna as an adviser, in an in-memory study that is rebuilt from the sweep's folder
+whenever a driver starts; or a grid."""
 
 from __future__ import annotations
 
@@ -6,12 +7,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from sweep.alternatives import GRID, METHOD, Sweep
 from sweep.distributions import Floats, Values
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -19,53 +21,109 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 
 
+class Searcher(Protocol):
+    """Proposes configurations, one numbered trial after the other, and hears how they fared. Numbers come in order,
+    each after `ask` or, for one that an earlier driver asked for, `replay` of the one before. `tell` ends a trial:
+    COMPLETE with its value, PRUNED or FAILED; telling twice is harmless."""
+
+    def ask(self, number: int) -> dict[str, Any]: ...
+    def replay(self, number: int, params: Mapping[str, Any]) -> None: ...
+    def tell(self, number: int, state: str, value: float | None) -> None: ...
+
+
+def searcher(sweep: Sweep) -> Searcher:
+    if sweep.searcher == GRID:
+        return Grid(sweep)
+    spaces = {name: (one.search, one.defaults()) for name, one in sweep.alternatives.items()}
+    return Study(spaces, sweep.trial.seed, sweep.searcher)
+
+
+@dataclass
+class Grid:
+    """Cell after cell, whatever became of the others."""
+
+    sweep: Sweep
+
+    def ask(self, number: int) -> dict[str, Any]:
+        return self.sweep.cell(number)
+
+    def replay(self, number: int, params: Mapping[str, Any]) -> None:
+        pass
+
+    def tell(self, number: int, state: str, value: float | None) -> None:
+        pass
+
+
 @dataclass
 class Study:
-    """Proposes values for the searched addresses, one numbered trial after the other, and hears how they fared.
-
-    Trial 0 is the defaults, each moved to the nearest value that is searched. Trial n is asked from a sampler
-    seeded by (seed, n), so that a rebuilt study goes on as an undisturbed one would; with one trial at a time the
-    proposals are therefore the same whatever was killed in between.
+    """Optuna. The first trials are the alternatives' defaults, each moved to the nearest value that is searched.
+    Trial n is asked from a sampler seeded by (seed, n), so that a rebuilt study goes on as an undisturbed one would;
+    with one trial at a time the proposals are therefore the same whatever was killed in between. Where there are
+    several alternatives, which one is searched too, and each has parameters of its own.
     """
 
-    search: Mapping[str, Floats | Values]
-    defaults: Mapping[str, Any]
+    spaces: Mapping[str, tuple[Mapping[str, Floats | Values], Mapping[str, Any]]]
+    """Alternative -> what is searched and its defaults."""
     seed: int
     searcher: str = "tpe"
     _study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
         self._study = optuna.create_study(direction="maximize")
-        self._space = {address: _distribution(d) for address, d in self.search.items()}
+        self._names = list(self.spaces)
+        self._methods = {METHOD: CategoricalDistribution(self._names)} if len(self._names) > 1 else {}
 
     def ask(self, number: int) -> dict[str, Any]:
-        """The values of trial `number`; numbers come in order, each after `ask` or `replay` of the one before."""
         self._study.sampler = self._sampler(number)
-        if number == 0:
-            self._study.enqueue_trial({a: self.search[a].nearest(v) for a, v in self.defaults.items()})
-        trial = self._study.ask(self._space)
+        if number < len(self._names):
+            self._study.enqueue_trial(self._defaults(self._names[number]))
+        trial = self._study.ask(dict(self._methods))
         assert trial.number == number, f"asked for trial {number}, Optuna is at {trial.number}"
-        return dict(trial.params)
+        chosen = dict(trial.params)
+        name = self._name(chosen)
+        return chosen | {a: _suggest(trial, self._key(name, a), d) for a, d in self.spaces[name][0].items()}
+
+    def _defaults(self, name: str) -> dict[str, Any]:
+        search, defaults = self.spaces[name]
+        nearest = {self._key(name, address): d.nearest(defaults[address]) for address, d in search.items()}
+        return nearest | dict.fromkeys(self._methods, name)
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
-        """Adds a trial that an earlier driver asked for, as running; `tell` says how it ended."""
         assert number == len(self._study.trials), "trials are replayed in the order of their numbers"
+        name = self._name(params)
+        space = self._methods | {a: _distribution(d) for a, d in self.spaces[name][0].items()}
         trial = optuna.create_trial(
-            state=TrialState.RUNNING, params=dict(params), distributions={a: self._space[a] for a in params}
+            state=TrialState.RUNNING,
+            params={self._key(name, address): value for address, value in params.items()},
+            distributions={self._key(name, address): space[address] for address in params},
         )
         self._study.add_trial(trial)
 
+    def _name(self, params: Mapping[str, Any]) -> str:
+        return str(params.get(METHOD, self._names[0]))
+
     def tell(self, number: int, state: str, value: float | None) -> None:
-        """Ends a trial: COMPLETE with its value, PRUNED or FAILED. Telling twice is harmless."""
         usable = state == "COMPLETE" and value is not None and math.isfinite(value)
         outcome = STATES[state] if usable or state != "COMPLETE" else TrialState.FAIL
         self._study.tell(number, value if usable else None, state=outcome, skip_if_finished=True)
+
+    def _key(self, name: str, address: str) -> str:
+        """An alternative's address among Optuna's parameters: two may search the same one differently."""
+        return f"{name}: {address}" if self._methods and address != METHOD else address
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{number}".encode()).digest()[:4], "little")
         if self.searcher == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed)
+
+
+def _suggest(trial: optuna.Trial, name: str, d: Floats | Values) -> Any:
+    if isinstance(d, Values):
+        return trial.suggest_categorical(name, d.values)
+    if d.integer:
+        return trial.suggest_int(name, int(d.low), int(d.high), log=d.log, step=int(d.step or 1))
+    return trial.suggest_float(name, d.low, d.high, log=d.log, step=d.step)
 
 
 def _distribution(d: Floats | Values) -> BaseDistribution:

@@ -135,6 +135,8 @@ def assignment(text: str) -> tuple[str, Any]:
         raise InputError(f"expected a YAML value after {address}=, got {value!r}") from e
 
 
+METHODS = "methods"
+"""The key of a joint space: its alternatives by name, each a document of its own."""
 SEARCH = "search"
 """The key whose own keys are whole addresses: `search.sampler.w1` is the range of `sampler.w1`."""
 
@@ -163,7 +165,7 @@ def flatten(document: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
     """(address, value) for every leaf of a nested document; a range or list of values to search is a leaf."""
     for key, value in document.items():
         address = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value and not address.startswith(f"{SEARCH}."):
+        if isinstance(value, Mapping) and value and address != METHODS and not address.startswith(f"{SEARCH}."):
             yield from flatten(value, f"{address}.")
         else:
             yield address, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import attacks
@@ -11,30 +12,48 @@ from attacks.errors import InputError, unknown
 FOLDER = files("search_spaces")
 
 
+PAPERS = "papers"
+"""The folder of the grids behind the papers' tables; part of their names."""
+
+
 def names() -> list[str]:
     """The spaces that `run` takes by name."""
-    return sorted(p.name.removesuffix(".yaml") for p in FOLDER.iterdir() if p.name.endswith(".yaml"))
+    return [*_named(FOLDER), *(f"{PAPERS}/{name}" for name in _named(FOLDER / PAPERS))]
+
+
+def _named(folder: Traversable) -> list[str]:
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
 def read(space: str) -> str:
     """The text of a space: a name in search_spaces/, or a path to a YAML file."""
-    if space.endswith((".yaml", ".yml")):
+    return _text(space, "search space", names(), FOLDER)
+
+
+def profile(name: str) -> str:
+    """The text of a profile, what a sweep of any space is to have instead: a name in search_spaces/profiles/, or a path
+    to a YAML file."""
+    folder = FOLDER / "profiles"
+    return _text(name, "profile", _named(folder), folder)
+
+
+def _text(name: str, what: str, known: list[str], folder: Traversable) -> str:
+    if name.endswith((".yaml", ".yml")):
         try:
-            return Path(space).expanduser().read_text(encoding="utf-8")
+            return Path(name).expanduser().read_text(encoding="utf-8")
         except OSError as e:
-            raise InputError(f"cannot read the search space {space}: {e.strerror}") from e
+            raise InputError(f"cannot read the {what} {name}: {e.strerror}") from e
         except UnicodeDecodeError as e:
-            raise InputError(f"cannot read the search space {space}: it is no UTF-8 text ({e.reason})") from e
-    if space not in names():
-        raise InputError(f"{unknown('search space', space, names())} (your own: a path that ends in .yaml)")
-    return (FOLDER / f"{space}.yaml").read_text(encoding="utf-8")
+            raise InputError(f"cannot read the {what} {name}: it is no UTF-8 text ({e.reason})") from e
+    if name not in known:
+        raise InputError(f"{unknown(what, name, known)} (your own: a path that ends in .yaml)")
+    return (folder / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def profile(dataset: str) -> str:
+def of_dataset(dataset: str) -> str:
     """The text of a data set's own defaults; empty where it has none."""
-    profiles = {p.name: p for p in (FOLDER / "datasets").iterdir()}
-    name = f"{dataset}.yaml"
-    return profiles[name].read_text(encoding="utf-8") if name in profiles else ""
+    folder = FOLDER / "datasets"
+    return _text(dataset, "data set", [dataset], folder) if dataset in _named(folder) else ""
 
 
 def default_attacks() -> list[str]:

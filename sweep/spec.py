@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
-    SerializeAsAny,
     ValidationError,
     ValidationInfo,
     create_model,
@@ -24,23 +23,16 @@ from torch import nn
 import attacks
 from attacks.base import ATTACKS, Attack
 from attacks.errors import InputError, unknown
-from sweep.distributions import Distribution, is_listed
 from sweep.settings import (
-    SEARCH,
     SEPARATOR,
     Count,
     Document,
     Strict,
     Whole,
-    at,
     complain,
     distinct,
     faults,
-    merge,
-    nest,
     section,
-    takes_numbers,
-    takes_whole,
 )
 from trainers import evaluate, methods, sources
 from trainers.models import models
@@ -59,6 +51,7 @@ def _one_of(check: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(known)
 
 
+Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 AttackName = Annotated[str, _one_of(ATTACKS.get)]
 
 
@@ -81,9 +74,10 @@ class Evaluation(Strict):
 class TrialBase(Strict):
     """Everything that decides a trial's result, but the data and the starting model themselves. The sections of the
     five parts are added for the method at hand. `eval_size` images of val and of test are judged, all where it is None;
-    `test_size` says otherwise for test. `budgets` override what the data set's file says of an attack, `epsilons` both.
-    `features`: where perceptual distances are measured: in the starting model, in the model under attack ("self"), or
-    in an AlexNet of these weights."""
+    `test_size` says otherwise for test. In training an attack takes `attack_steps` steps, its own number where that is
+    None. `budgets` override what the data set's file says of an attack, `epsilons` both. `features`: where perceptual
+    distances are measured: in the starting model, in the model under attack ("self"), or in an AlexNet of these
+    weights."""
 
     method: str
     dataset: Annotated[str, _one_of(sources.source)] = "digits-photo"
@@ -95,13 +89,13 @@ class TrialBase(Strict):
     init: Annotated[str, _one_of(lambda init: _expect_start(init))] = "pretrain:linf"
     attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)]
     train_attacks: Annotated[tuple[AttackName, ...], AfterValidator(distinct)] | None = None
-    attack_steps: Count = 10
+    attack_steps: Count | None = 10
     epsilons: dict[AttackName, Any] = Field(default_factory=dict)
     budgets: dict[AttackName, dict[str, Any]] = Field(default_factory=dict)
     features: Annotated[str, _one_of(lambda features: _expect_features(features))] = "start"
     importance: Annotated[Any, AfterValidator(lambda reading: _expect_importance(reading))] = "balanced"
     evaluation: Evaluation = Evaluation()
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     workers: Count = 1
 
     @field_validator("epsilons", "budgets")
@@ -150,6 +144,16 @@ class TrialBase(Strict):
     def compose(self) -> Any:
         return methods.compose({kind: self.part(kind) for kind in PARTS})
 
+    def adapts(self) -> bool:
+        """Whether its sampler's probabilities follow what it sees."""
+        return bool(self.compose().sampler.adaptive)
+
+    def replaying(self, probabilities: Mapping[str, float]) -> TrialBase:
+        """This trial with a sampler of fixed probabilities."""
+        parts = tuple((kind, "sat" if kind == "sampler" else str(self.part(kind)["name"])) for kind in PARTS)
+        document = {**self.model_dump(mode="json"), "sampler": {}, "importance": dict(probabilities)}
+        return trial_class(parts).model_validate(document)
+
     def _expect_attacks(self) -> None:
         methods.expect_attacks({kind: str(self.part(kind)["name"]) for kind in PARTS}, self.families())
 
@@ -164,103 +168,10 @@ class TrialBase(Strict):
         return digest({"trial": self.model_dump(mode="json"), "init": init, "data": fingerprint})
 
 
-class Sweep(Strict):
-    """A base trial, what is searched around it, and how many trials there are to be, those run already included."""
-
-    space: str
-    trial: SerializeAsAny[TrialBase]
-    search: dict[str, Distribution] = Field(default_factory=dict)
-    searcher: Literal["tpe", "random"] = "tpe"
-    trials: Count = 6
-
-    def configure(self, params: Mapping[str, Any]) -> TrialBase:
-        """The trial at these values of the searched addresses; InputError where they make none."""
-        found: list[str] = []
-        made = self._made(params, found)
-        if made is None:
-            raise complain("these values", found)
-        return made
-
-    def _made(self, params: Mapping[str, Any], found: list[str]) -> TrialBase | None:
-        document = merge(self.trial.model_dump(mode="json"), nest(params))
-        return _validated(type(self.trial), document, [], found)
-
-    def defaults(self) -> dict[str, Any]:
-        """The base trial's values at the searched addresses: trial 0."""
-        document = self.trial.model_dump(mode="json")
-        return {address: at(document, address) for address in self.search}
-
-    def faults_at_ends(self) -> list[str]:
-        """What is wrong with the trials at the ends of the searched ranges, or at the listed values."""
-        return [
-            f"{SEARCH}.{address} = {value}: {fault.removeprefix(f'{address}: ')}"
-            for address, distribution in self.search.items()
-            for value in distribution.ends()
-            for fault in self._faults_at({address: value})
-        ]
-
-    def _faults_at(self, params: Mapping[str, Any]) -> list[str]:
-        found: list[str] = []
-        self._made(params, found)
-        return found
-
-
-SWEEP_KEYS = (SEARCH, "searcher", "trials")
-SEARCHABLE = (*PARTS, "optimizer", "attack_steps", "importance")
-"""What trials of one sweep may differ in: what else there is (data, starting model, judges) they share."""
-
-
-def load_sweep(document: Document, parts: tuple[tuple[str, str], ...], source: str, found: Sequence[str] = ()) -> Sweep:
-    """A validated Sweep from its document, as `resolve` made it or sweep.json kept it; every fault, and those `found`
-    before, in one InputError."""
-    trial = trial_class(parts)
-    problems = list(found)
-    addresses = dict(known_addresses(trial))
-    known = [*addresses, *SWEEP_KEYS]
-    if isinstance(searched := document.get(SEARCH), Mapping):
-        kept = {address: _searched(str(address), given, addresses, problems) for address, given in searched.items()}
-        document = {**document, SEARCH: {address: given for address, given in kept.items() if given is not None}}
-    base = _validated(trial, document["trial"], known, problems)
-    own = _validated(Sweep, {**document, "trial": base or TrialBase(method="cas", attacks=("linf",))}, known, problems)
-    if base is not None and own is not None:
-        problems += own.faults_at_ends()
-    if problems or own is None:
-        raise complain(source, list(dict.fromkeys(problems)))
-    return own
-
-
-def _searched(address: str, given: Any, addresses: Mapping[str, Any], found: list[str]) -> Any:
-    """What is to be searched at an address, whole numbers where it takes only those; None where nothing can be."""
-    searchable = {a: t for a, t in addresses.items() if a.split(".")[0] in SEARCHABLE and not a.endswith(".name")}
-    fault = None
-    if address not in searchable:
-        known = {a.split(".")[0] for a in addresses.keys() - searchable.keys()} - set(PARTS)
-        shared = address in addresses or address.split(".")[0] in known
-        why = "all trials of a sweep share it: give it one value, beside search"
-        fault = f".{address}: {why}" if shared else f": {unknown('address', address, searchable)}"
-    elif isinstance(given, Mapping) and not is_listed(given) and not takes_numbers(searchable[address]):
-        fault = f".{address}: expected a list of values, got a range of numbers"
-    if fault:
-        found.append(SEARCH + fault)
-        return None
-    if not isinstance(given, Mapping) or is_listed(given):
-        return given
-    return {**given, "integer": takes_whole(searchable[address]) or given.get("integer", False)}
-
-
-def reload(document: Any) -> Sweep:
-    """The Sweep that `model_dump(mode="json")` gave this document for; InputError for anything else."""
-    try:
-        parts = tuple((kind, str(document["trial"][kind]["name"])) for kind in PARTS)
-    except (KeyError, TypeError) as e:
-        raise InputError(f"sweep.json holds no sweep's spec: {type(e).__name__} {e}") from e
-    return load_sweep(document, parts, "sweep.json")
-
-
 S = TypeVar("S", bound=BaseModel)
 
 
-def _validated(model: type[S], document: Any, known: list[str], found: list[str]) -> S | None:
+def validated(model: type[S], document: Any, known: list[str], found: list[str]) -> S | None:
     """The validated model, or None with its faults added to `found`."""
     try:
         return model.model_validate(document)
@@ -279,9 +190,13 @@ def known_addresses(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", inner
 
 
+Parts = tuple[tuple[str, str], ...]
+"""(kind, name) of each of the five parts."""
+
+
 @cache
-def trial_class(parts: tuple[tuple[str, str], ...]) -> type[TrialBase]:
-    """The document of a trial whose five parts are these: (kind, name) pairs."""
+def trial_class(parts: Parts) -> type[TrialBase]:
+    """The document of a trial whose five parts are these."""
     sections = {kind: section(PARTS[kind].get(name), name=name) for kind, name in parts}
     sections |= {"optimizer": section(Recipe), "pretraining": section(Pretraining)}
     keys: dict[str, Any] = {name: (model, Field(default_factory=model)) for name, model in sections.items()}
@@ -315,7 +230,7 @@ def _expect_importance(reading: Any) -> Any:
 def evaluation_base(document: Document) -> TrialBase:
     """The document of an evaluation without training: a trial's, but for its five parts."""
     found: list[str] = []
-    base = _validated(TrialBase, {**document, "method": "none"}, [a for a, _ in known_addresses(TrialBase)], found)
+    base = validated(TrialBase, {**document, "method": "none"}, [a for a, _ in known_addresses(TrialBase)], found)
     if base is None:
         raise complain("evaluation", found)
     return base

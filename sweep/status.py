@@ -6,8 +6,11 @@ import json
 import shlex
 from typing import Any
 
+import numpy as np
+
 from attacks.errors import InputError
-from sweep import lease, tables
+from sweep import alternatives, lease, tables
+from sweep.alternatives import METHOD
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION
 from sweep.storage import Storage, default_uri
@@ -30,21 +33,21 @@ def _sweep(store: Store) -> dict[str, Any]:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
     states = store.trials().to_pylist()
     counts = {state.lower(): sum(row["state"] == state for row in states) for state in (COMPLETE, PRUNED, FAILED)}
-    values = [row["value"] for row in states if row["state"] == COMPLETE and row["value"] is not None]
+    best = store.best()
     shown = {name: document.get(name) for name in ("space", "method", "dataset", "created", "trials")}
-    return {"sweep": store.sweep_id, **shown, **counts, "best": max(values, default=None)}
+    return {"sweep": store.sweep_id, **shown, **counts, "best": best and best["value"]}
 
 
 def trials(store: Store) -> Rows:
-    """One row a trial, with the epochs it has behind it."""
+    """One row a run, with the epochs it has behind it."""
     document = sound(store)
     epochs: dict[str, int] = {}
     for row in store.epochs().select(["trial", "epoch"]).to_pylist():
         epochs[row["trial"]] = max(row["epoch"], epochs.get(row["trial"], 0))
-    total = document["spec"]["trial"]["optimizer"]["epochs"]
+    sweep = alternatives.reload(document["spec"])
     return [
-        {name: row[name] for name in ("number", "key", "state", "value")}
-        | {"epochs": f"{epochs.get(row['key'], 0)}/{json.loads(row['params']).get('optimizer.epochs', total)}"}
+        {name: row[name] for name in ("number", "method", "seed", "replay", "key", "state", "value")}
+        | {"epochs": f"{epochs.get(row['key'], 0)}/{sweep.configure(json.loads(row['params'])).recipe().epochs}"}
         | {"seconds": row["seconds"], "error": row["error"]}
         for row in store.trials().to_pylist()
     ]
@@ -78,7 +81,7 @@ def sound(store: Store) -> dict[str, Any]:
         )
     try:
         if isinstance(document["trials"], int) and isinstance(document["fingerprint"], str):
-            document["spec"]["trial"]["optimizer"]["epochs"]
+            document["spec"]["alternatives"]
             return document
     except (KeyError, TypeError):
         pass
@@ -86,17 +89,22 @@ def sound(store: Store) -> dict[str, Any]:
 
 
 def best(store: Store) -> Rows:
-    """The COMPLETE trials, best first, that lie within noise of the first: the 95 % interval of the difference, over
-    resampled validation images, holds 0."""
+    """The configurations all of whose runs are COMPLETE, best first, that lie within noise of the first: the 95 %
+    interval of the difference, over resampled validation images and seeds, holds 0."""
     sound(store)
-    rows = [row for row in store.trials().to_pylist() if row["state"] == COMPLETE and row["value"] is not None]
-    rows.sort(key=lambda row: (-row["value"], row["number"]))
+    found = store.configurations()
     scores = tables.scores(store, "val")
+
+    def stacked(one: dict[str, Any]) -> Floats | None:
+        rows = [scores.get(run["key"]) for run in one["runs"]]
+        return None if any(row is None for row in rows) else np.concatenate(rows)  # type: ignore[arg-type]
+
     return [
-        {"number": row["number"], "key": row["key"], "value": row["value"], "behind": rows[0]["value"] - row["value"]}
-        | json.loads(row["params"] or "{}")
-        for row in rows
-        if row is rows[0] or _within_noise(scores.get(rows[0]["key"]), scores.get(row["key"]))
+        {"number": one["number"], "method": one["method"], "key": ", ".join(run["key"] for run in one["runs"])}
+        | {"value": one["value"], "behind": found[0]["value"] - one["value"]}
+        | {address: value for address, value in json.loads(one["params"]).items() if address != METHOD}
+        for one in found
+        if one is found[0] or _within_noise(stacked(found[0]), stacked(one))
     ]
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
 from sweep import schema
@@ -70,7 +71,7 @@ class Store:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 
     def write_plan(self, number: int, plan: Row) -> None:
-        """plans/<number>.json: params (address -> value) and either key and seed, or runs: a list of {key, seed}."""
+        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
 
     def plans(self) -> list[dict[str, Any]]:
@@ -122,10 +123,35 @@ class Store:
             runs[run] = planned.get(run, {}) | {column: value for column, value in row.items() if value is not None}
         return schema.table("trials", [runs[run] for run in sorted(runs)])
 
+    def ended(self) -> list[dict[str, Any]]:
+        """The rows of the runs that are not PLANNED any more."""
+        return [row for row in self.trials().to_pylist() if row["state"] != PLANNED]
+
+    def configurations(self) -> list[dict[str, Any]]:
+        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over all
+        seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
+        runs: dict[int, list[dict[str, Any]]] = {}
+        for row in self.trials().to_pylist():
+            runs.setdefault(row["number"], []).append(row)
+        found = []
+        for number, rows in runs.items():
+            own = [row for row in rows if not row["replay"]]
+            state, value = overall(own)
+            if state == COMPLETE and value is not None:
+                about = {name: own[0][name] for name in ("method", "params")}
+                replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
+                found.append({"number": number, **about, "value": value, "runs": own, "replays": replays})
+        return sorted(found, key=lambda one: (-one["value"], one["number"]))
+
     def best(self) -> dict[str, Any] | None:
-        """The row of the COMPLETE trial with the highest value; the lowest number among equals."""
-        rows = [row for row in self.trials().to_pylist() if row["state"] == COMPLETE]
-        return max(rows, key=lambda row: (row["value"], -row["number"]), default=None)
+        """The first of the configurations."""
+        return next(iter(self.configurations()), None)
+
+    def probabilities(self, key: str) -> dict[str, float]:
+        """How probable each attack was in a run, over its epochs."""
+        epochs = self.epochs().filter(pc.field("trial") == key).column("probabilities").to_pylist()
+        found = [json.loads(text) for text in epochs if text]
+        return {name: sum(one[name] for one in found) / len(found) for name in found[0]} if found else {}
 
     def weights_of(self, key: str) -> str:
         """Which weights of a COMPLETE trial were judged and kept: live or averaged."""
@@ -149,17 +175,19 @@ class Store:
             raise InputError(f"{self.folder.where('sweep.json')} is not a sweep's: {error}") from error
 
     def _planned(self) -> list[dict[str, Any]]:
-        shared = ("method", "seed", "key")
         return [
             {
-                **{field: run.get(field, plan.get(field)) for field in shared},
                 "sweep_id": self.sweep_id,
                 "number": plan["number"],
-                "params": plan.get("params", {}),
+                "key": run["key"],
+                "seed": run["seed"],
+                "replay": run["replay"] is not None,
+                "method": plan["method"],
+                "params": plan["params"],
                 "state": PLANNED,
             }
             for plan in self.plans()
-            for run in _runs(plan)
+            for run in plan["runs"]
         ]
 
     def _owned(self, key: str, rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -205,13 +233,20 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 def _plan(data: bytes) -> dict[str, Any]:
     plan = _parsed(data)
-    if not isinstance(plan.get("number"), int) or not all(isinstance(run.get("key"), str) for run in _runs(plan)):
-        raise ValueError("foreign: no number or no key")
+    held = plan.keys() >= {"number", "method", "params"} and isinstance(plan["number"], int)
+    if not held or not all(run.keys() >= {"key", "seed", "replay"} for run in plan.get("runs") or [{}]):
+        raise ValueError("foreign: no number, no configuration or no run")
     return plan
 
 
-def _runs(plan: Row) -> list[Row]:
-    return plan.get("runs") or [plan]
+def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
+    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are."""
+    states = {row["state"] for row in rows}
+    for state in (PLANNED, FAILED, PRUNED):
+        if state in states:
+            return state, None
+    values = [row["value"] for row in rows]
+    return COMPLETE, None if None in values else sum(values) / len(values)
 
 
 def _read_all(folder: Storage, prefix: str, suffix: str, parse: Any) -> tuple[dict[str, Any], dict[str, str]]:

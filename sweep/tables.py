@@ -37,8 +37,9 @@ def table(
     """One row per configuration and kind of weights, the pre-trained model first, then the best average first.
 
     Columns: number, method, weights, seeds (runs averaged), clean, each attack, avg_lp, avg_semantic, average with its
-    interval, gain over the pre-trained model with its interval, the union of `attacks` where some are named, and the
-    flags of doubtful verdicts where there are any.
+    interval and, where there are several seeds, its standard deviation over them (`std`), gain over the pre-trained
+    model with its interval, the union of `attacks` where some are named, and the flags of doubtful verdicts where there
+    are any.
     Accuracies are fractions; the last epoch of each run counts. Intervals of averages and gains resample images and
     seeds together, the same images for all models; `intervals` adds one for clean, each attack and the union:
     Wilson's, or with several seeds a resampled one. Refused where rows differ in images, or in an attack's protocol,
@@ -58,6 +59,8 @@ def table(
         for (model, row), mean in zip(whole, means, strict=True):
             row |= _average_cells(model, names, mean, level)
         _add_gains([row for _, row in whole], means, level)
+    if all(len(model.runs) == 1 for model in models):
+        rows = [{name: cell for name, cell in row.items() if name != "std"} for row in rows]
     if any(flagged := [model.flags() for model in models]):
         rows = [row | {"flags": flags} for row, flags in zip(rows, flagged, strict=True)]
     return sorted(rows, key=lambda row: (row["method"] != PRETRAINED, -(row["average"] or 0.0), row["number"] or 0))
@@ -159,7 +162,8 @@ class _Each:
         for name in self.names:
             row |= self._cell(name, model.bits(name) if model.met([name]) else None)
         row |= dict.fromkeys(("avg_lp", "avg_semantic"))
-        row |= _with_interval("average", None, (None, None)) | _with_interval("gain", None, (None, None))
+        row |= _with_interval("average", None, (None, None)) | {"std": None}
+        row |= _with_interval("gain", None, (None, None))
         if self.union:
             row |= self._cell(
                 f"union({','.join(self.union)})", self._together(model) if model.met(self.union) else None
@@ -184,9 +188,10 @@ class _Each:
 def _average_cells(model: _Model, names: Sequence[str], means: Floats, level: float) -> Cells:
     threats = model.averaged(names)
     found = averages({name: model.bits(name) for name in threats}, threats)
-    return {"avg_lp": found[0], "avg_semantic": found[1]} | _with_interval(
-        "average", found[2], percentiles(means, level)
-    )
+    each = model.scores(names).mean(1)
+    spread = {"std": float(each.std(ddof=1)) if len(each) > 1 else None}
+    interval = _with_interval("average", found[2], percentiles(means, level))
+    return {"avg_lp": found[0], "avg_semantic": found[1]} | interval | spread
 
 
 def _add_gains(rows: Sequence[Cells], means: Floats, level: float) -> None:

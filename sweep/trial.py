@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import spec, tables
+from sweep import alternatives, tables
+from sweep.alternatives import Sweep
 from sweep.bits import pack
-from sweep.spec import START, Sweep, TrialBase, digest
+from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
 from trainers import checkpoint, loop, methods, sources, tradeoff
@@ -29,6 +30,10 @@ from trainers.workers import Workers
 
 Report = Callable[[dict[str, Any]], bool]
 """Metrics -> go on?"""
+
+
+REPLAY = " (replay)"
+"""After a method's name: a control of it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Job:
 
     @property
     def sweep(self) -> Sweep:
-        return spec.reload(self.document)
+        return alternatives.reload(self.document)
 
     @property
     def store(self) -> Store:
@@ -54,14 +59,32 @@ class Job:
     def key(self, trial: TrialBase) -> str:
         return trial.key(init=self.init, fingerprint=self.fingerprint)
 
+    def subject(self, task: Task, weights: str) -> Subject:
+        """Whose verdicts a run's are."""
+        sweep = self.sweep
+        method = sweep.name(task.params) + (REPLAY if task.replay else "")
+        return Subject(task.key, task.number, method, weights, task.of(sweep).recipe().epochs)
+
 
 @dataclass(frozen=True)
 class Task:
-    """One planned trial: its number, the values of the searched addresses, and the key of the work."""
+    """One planned run: its configuration's number and values at the searched addresses, the key of the work, and its
+    seed. A control has the probabilities, by attack, that it replays."""
 
     number: int
     params: dict[str, Any]
     key: str
+    seed: int
+    replay: dict[str, float] | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.number}, seed {self.seed}" + (REPLAY if self.replay else "")
+
+    def of(self, sweep: Sweep) -> TrialBase:
+        """The trial that it is of its sweep."""
+        trial = sweep.configure(self.params, self.seed)
+        return trial if self.replay is None else trial.replaying(self.replay)
 
 
 def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report) -> dict[str, Any] | None:
@@ -139,7 +162,7 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
 def _train_and_judge(
     job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report
 ) -> float | None:
-    trial = job.sweep.configure(task.params)
+    trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
     fitted = fine_tune(job, task, trial, model, reference, train, workers, report)
@@ -150,7 +173,7 @@ def _train_and_judge(
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
     if workers.rank == 0:
-        about = Subject(task.key, task.number, trial.method, weights, trial.recipe().epochs)
+        about = job.subject(task, weights)
         job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
         _folder(job, task).write("model.safetensors", io.dumps(model))
     return value(verdicts)
@@ -190,7 +213,9 @@ def fine_tune(
 
 
 def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
-    return {name: trial.attack(name, reference).with_steps(trial.attack_steps) for name in trial.trained()}
+    found = {name: trial.attack(name, reference) for name in trial.trained()}
+    steps = trial.attack_steps
+    return found if steps is None else {name: attack.with_steps(steps) for name, attack in found.items()}
 
 
 R = TypeVar("R", bound=Recipe)

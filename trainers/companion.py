@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from attacks import Attack
@@ -32,7 +31,7 @@ def one_epoch(kind: str, step: Step, start: State, batches: Sequence[Tensor], ep
     model = copy.deepcopy(step.model)
     model.load_state_dict(start)
     recipe = step.recipe
-    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    optimizer = recipe.optimizer(model.parameters())
     own = replace(
         step,
         model=model,

@@ -101,10 +101,7 @@ class _Run:
             self.attacks = {name: _from_random(attack) for name, attack in self.attacks.items()}
         if prior is not None:
             prior = self._of_first(prior)
-        parameters = list(self.model.parameters())
-        self.optimizer = torch.optim.SGD(
-            parameters, self.recipe.lr, self.recipe.momentum, weight_decay=self.recipe.weight_decay
-        )
+        self.optimizer = self.recipe.optimizer(self.model.parameters())
         parts = (self.method.inner, self.method.objective, self.method.weighting)
         net = self.workers.wrap(self.model)
         self.step = Step(self.model, net, self.optimizer, *parts, self.train, self.recipe, self.seed, self.workers)
@@ -213,14 +210,15 @@ class _Run:
         return record | self.method.sampler.record() | self.method.inner.record() | self.step.cost()
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        momenta = {
-            str(i): s["momentum_buffer"]
+        moments = {
+            f"{i}.{name}": value
             for i, p in enumerate(self.model.parameters())
-            if (s := self.optimizer.state.get(p)) and s.get("momentum_buffer") is not None
+            for name, value in self.optimizer.state.get(p, {}).items()
+            if value is not None
         }
         groups: dict[str, Mapping[str, Tensor]] = {
             "model": self.model.state_dict(),
-            "momentum": momenta,
+            "optimizer": moments,
             "sampler": self.method.sampler.state_dict(),
             "averaging": self.method.averaging.state_dict(),
             "tally": self.tally.state_dict(),
@@ -238,8 +236,9 @@ class _Run:
         device = self.train.images.device
         self.model.load_state_dict(group("model"))
         parameters = list(self.model.parameters())
-        for i, momentum in group("momentum", device).items():
-            self.optimizer.state[parameters[int(i)]]["momentum_buffer"] = momentum
+        for place, value in group("optimizer").items():
+            i, _, name = place.partition(".")
+            self.optimizer.state[parameters[int(i)]][name] = value.to(device) if value.dim() else value
         self.method.sampler.load_state_dict(group("sampler"))
         self.method.averaging.load_state_dict(group("averaging", device))
         self.tally.load_state_dict(group("tally"))

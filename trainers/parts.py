@@ -60,6 +60,7 @@ class Sampler(Stateful, Protocol):
     whole batch, and `rng` is the same everywhere. The names in `state_dict` do not change after `start`."""
 
     needs_prior: ClassVar[bool]
+    adaptive: ClassVar[bool]  # its probabilities follow what it sees
 
     def start(self, attacks: Sequence[str], weights: Mapping[str, float], prior: Prior | None) -> None: ...
     def probabilities(self, batch: Batch | None) -> Mapping[str, float]: ...

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 from attacks.errors import InputError, unknown
 
@@ -48,13 +51,17 @@ RAMP's from scratch, 70 of 80; TRADES 75 of 76; MART and MAIL 75, 90, 100 of 120
 at 3/4, 1/200 at 11/12; vir 75 and 90 of 115. `cosine` is the nearest to App. B of vir."""
 
 
+OPTIMIZERS = ("sgd", "adam")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD with momentum. `warm_up` is the share of the epochs in which CAS is in phase II. `fixed_batches` keeps one
-    composition of the batches for all epochs. `bn` = "joint" sends all views of a batch through one train-mode forward,
-    "separate" through one each. `crop_padding` and `flip` augment; None leaves them to the data set (0 and False where
-    none says)."""
+    """`name`: sgd, with momentum, or adam (betas 0.9 and 0.999). `warm_up` is the share of the epochs in which CAS is
+    in phase II. `fixed_batches` keeps one composition of the batches for all epochs. `bn` = "joint" sends all views of
+    a batch through one train-mode forward, "separate" through one each. `crop_padding` and `flip` augment; None leaves
+    them to the data set (0 and False where none says)."""
 
+    name: str = "sgd"
     epochs: int = 20
     batch_size: int = 128
     lr: float = 0.1
@@ -68,6 +75,8 @@ class Recipe:
     fixed_batches: bool = False
 
     def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise unknown("optimizer", self.name, OPTIMIZERS)
         for name, low in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < low:
                 raise InputError(f"expected {name} >= {low}, got {getattr(self, name)}")
@@ -82,6 +91,11 @@ class Recipe:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if self.bn not in ("separate", "joint"):
             raise InputError(f"expected bn to be 'separate' or 'joint', got {self.bn!r}")
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.name == "adam":
+            return torch.optim.Adam(parameters, self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
 
     def lr_at(self, epoch: int, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step and epoch, both counted from 0; the schedule is read at the step's end (E-AT)."""

@@ -87,7 +87,7 @@ def measure(
     size = min(len(train) // 2, probe or max(32, len(train) // (m * (m + 1))))
     held_out, rest = train.subset(order[:size]), order[size:]
     batches = np.array_split(rest.numpy(), max(m, -(-len(rest) // recipe.batch_size)))
-    optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
+    optimizer = recipe.optimizer(model.parameters())
     parts = (Single(), CrossEntropy(), Equal())
     step = Step(model, model, optimizer, *parts, train, recipe, seed, Workers())
     loss = torch.full((len(train), m), UNMET)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
 from torch import Tensor
@@ -152,15 +152,19 @@ class Rand(AutoAttack):
 class Custom(AutoAttack):
     """The components named, in the order given, each as in the standard version; apgd-dlr as apgd-ce, fab untargeted.
 
-    By default E-AT's evaluation: APGD-CE and APGD-T.
+    By default E-AT's evaluation: APGD-CE and APGD-T. `num_targets`, where it is set, is that of the targeted ones.
     """
 
     components: tuple[str, ...] = ("apgd-ce", "apgd-t")
+    num_targets: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.components or not set(self.components) <= set(foreign.NAMES):
             raise self.refuse(f"components among {', '.join(foreign.NAMES)}, got {self.components}")
+        if self.num_targets is not None and self.num_targets < 1:
+            raise self.refuse(f"num_targets >= 1, got {self.num_targets}")
 
     def parts(self) -> tuple[Part, ...]:
-        return tuple(_standard(name, self.norm) for name in self.components)
+        parts = [_standard(name, self.norm) for name in self.components]
+        return tuple(parts if self.num_targets is None else [replace(p, targets=self.num_targets) for p in parts])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -87,10 +88,15 @@ def spaces(format: FormatOption = "table") -> None:
 
     documents = {name: read_yaml(shipped.read(name), name) for name in shipped.names()}
     rows = [
-        {"space": name, "method": document["method"], "searches": ", ".join(document.get("search", {}))}
+        {"space": name, "method": _method(document), "searches": ", ".join(document.get("search", {}))}
         for name, document in documents.items()
     ]
     render.show(rows, format)
+
+
+def _method(document: Mapping[str, Any]) -> str:
+    """What a space's document trains by: a method, or several; or which experiment it is."""
+    return str(document.get("method") or document.get("experiment") or ", ".join(document["methods"]))
 
 
 def doctor(data_root: DataRootOption = None, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:

@@ -139,7 +139,7 @@ def calibrate(
     path = Path(out).expanduser()
     calibration.expect_writable(path)
     kept = storage(storage_uri)
-    found = _candidates([model], kept, None)
+    found = _candidates([model], kept, None)[:1]
     names = attacks or ",".join(calibration.default_attacks())
     base = _base(found, dataset, names, protocol, eval_steps, seed, 128, None, features)
     images = _images(found, base, data_root, "val", n)
@@ -184,10 +184,10 @@ COMMANDS = {"evaluate": evaluate, "calibrate": calibrate, "bench": bench}
 def _candidates(models: list[str], kept: Any, start: str | None) -> list[Candidate]:
     from dataclasses import replace
 
-    from sweep.candidates import candidate
+    from sweep.candidates import candidates
     from trainers.models import io
 
-    found = [candidate(text, kept) for text in models]
+    found = [one for text in models for one in candidates(text, kept)]
     if start is not None:
         weights = io.dumps(io.load(start))
         found = [one if one.base else replace(one, start=weights) for one in found]

@@ -38,7 +38,10 @@ def run(
     space: Annotated[str, typer.Argument(help="A search space (`sweep spaces`), or a YAML file of your own.")],
     dataset: Annotated[str | None, typer.Option(help="A data set by name, default digits-photo (embedded).")] = None,
     data_root: DataRootOption = None,
-    trials: Annotated[int | None, typer.Option(help="How many trials.")] = None,
+    trials: Annotated[int | None, typer.Option(help="How many configurations.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Settings over the space's: smoke (seconds), or a YAML file of your own.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The network's name.")] = None,
     width: Annotated[int | None, typer.Option(help="The network's width.")] = None,
     init: Annotated[str | None, typer.Option(help="pretrain:linf|l2|l1, a safetensors file, or none.")] = None,
@@ -52,6 +55,14 @@ def run(
     eval_steps: Annotated[int | None, typer.Option(help="Attack steps in evaluation.")] = None,
     budgets: BudgetsOption = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Each configuration once with each, such as 0,1,2 or 0..4; default: --seed.")
+    ] = None,
+    controls: Annotated[
+        bool | None,
+        typer.Option("--controls", help="Beside each adaptive sampler, a static replay of its average probabilities."),
+    ] = None,
+    test: Annotated[str | None, typer.Option(help="Whose models meet the test split: best or all.")] = None,
     workers: Annotated[int | None, typer.Option(help="Train workers (DDP) of one trial.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="ADDRESS=VALUE", help="Any setting, such as sampler.w1=10.")
@@ -84,6 +95,9 @@ def run(
         "attack_steps": attack_steps,
         "evaluation.num_steps": eval_steps,
         "seed": seed,
+        "seeds": _seeds(seeds),
+        "controls": controls,
+        "test": test,
         "workers": workers,
     }
     from sweep import layers
@@ -95,7 +109,7 @@ def run(
 
         flags |= {"budgets": read_budgets(budgets)}
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
-    sweep = layers.resolve(space, overrides)
+    sweep = layers.resolve(space, overrides, profile)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
     place = where(storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
@@ -119,14 +133,27 @@ def resume(
 
     Example: sweep resume cas-20261120-213000-3f2a
     """
-    from sweep import spec, status
+    from sweep import alternatives, status
     from sweep.store import Store
 
     store = Store(storage(storage_uri), sweep_id)
-    spec.reload(status.sound(store)["spec"])
+    alternatives.reload(status.sound(store)["spec"])
     place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
     print(store.sweep_id, flush=True)
     _drive(store, place, quiet)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    """0,1,2 or 0..2"""
+    from attacks.errors import InputError
+
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    try:
+        return list(range(int(first), int(last) + 1)) if dots else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"expected --seeds such as 0,1,2 or 0..4, got {text!r}") from None
 
 
 COMMANDS = {"run": run, "resume": resume}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from shells import FAMILY, Shell, verdict
+from sweeps import planned
 
 from sweep.layers import resolve
 from sweep.settings import nest
@@ -32,6 +33,6 @@ def finished(sweep: Shell) -> Store:
             made.write_results(key, f"{split}-live", [verdict(number, method, split, a) for a in FAMILY])
         if method == "sat":
             params = {"optimizer.lr": 0.1 + number}
-            made.write_plan(number, {"key": key, "seed": 0, "method": "sat", "params": params})
+            made.write_plan(number, planned(key, **params))
             made.commit_trial({"number": number, "key": key, "state": "COMPLETE", "value": 0.5, "params": params})
     return made

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sweep.storage import Storage
 from sweep.store import Store
@@ -32,6 +33,11 @@ search:
 """
 LR = "  optimizer.lr: {low: 0.005, high: 0.3, log: true}"
 DEADLINE_SECONDS = 240
+
+
+def planned(key: str, method: str = "sat", seed: int = 0, **params: Any) -> dict[str, Any]:
+    """The plan of a configuration with one run."""
+    return {"method": method, "params": params, "runs": [{"key": key, "seed": seed, "replay": None}]}
 
 
 @dataclass

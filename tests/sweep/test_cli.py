@@ -56,7 +56,7 @@ def test_flags_override_the_space_and_set_overrides_flags(sweep: Shell) -> None:
     space = sweep.write("method: sat\ndataset: digits\noptimizer: {lr: 0.3, epochs: 4}\nseed: 5\n")
     flags = "--lr 0.2 --epochs 3 --attacks linf,blur --width 4 --trials 2 --set optimizer.lr=1e-1 --set attack_steps=2"
     document = created(sweep, space, *flags.split())
-    trial = document["spec"]["trial"]
+    trial = document["spec"]["alternatives"]["sat"]["trial"]
     assert (trial["optimizer"]["lr"], trial["optimizer"]["epochs"]) == (0.1, 3)
     assert (trial["attacks"], trial["attack_steps"]) == (["linf", "blur"], 2)
     assert (trial["model"]["width"], trial["seed"], document["trials"]) == (4, 5, 2)
@@ -81,7 +81,7 @@ def test_every_flag_reaches_its_address(sweep: Shell) -> None:
         "--model": ("model.name", "preact-resnet-18"),
     }
     words = [word for flag, (_, value) in flags.items() for word in (flag, str(value))]
-    trial = created(sweep, "e-at", *words)["spec"]["trial"]
+    trial = created(sweep, "e-at", *words)["spec"]["alternatives"]["e-at"]["trial"]
     assert trial["train_attacks"] == ["linf", "l1"]
     for address, value in flags.values():
         first, _, rest = address.partition(".")

@@ -161,7 +161,7 @@ def test_a_corrupt_sweep_is_refused(sweep: Shell, finished: Store, verb: str, do
 def test_a_sweep_of_another_version_is_not_resumed(sweep: Shell, finished: Store) -> None:
     path = sweep.results / "s" / "sweep.json"
     document = json.loads(path.read_text())
-    document["spec"]["trial"]["sampler"]["w9"] = 1
+    document["spec"]["alternatives"]["sat"]["trial"]["sampler"]["w9"] = 1
     path.write_text(json.dumps(document))
     assert sweep.refused("resume", "s").startswith("sweep.json: sampler.w9: unknown key")
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import planned
 
 from attacks.errors import InputError
 from sweep import schema
@@ -25,7 +26,7 @@ def storage(tmp_path: Path) -> Storage:
     for name, params in {"one": {"sampler.w1": 1, "name": "x"}, "two": {"sampler.w1": 2.5}}.items():
         store = Store(made, name)
         store.create({"trials": 1, "dataset": name})
-        store.write_plan(0, {"key": f"k-{name}", "params": params})
+        store.write_plan(0, planned(f"k-{name}", **params))
         rows = [
             {"attack": attack, "split": "test", "number": 0, "n": 4, "n_robust": n, "robust_accuracy": n / 4}
             | {"robust_bits": pack([1] * n + [0] * (4 - n))}

@@ -33,7 +33,7 @@ def sweeps(tmp_path: Path) -> Iterator[Sweeps]:
 
 
 def configurations(store: Store) -> list[tuple[int, dict[str, float], str]]:
-    return [(plan["number"], plan["params"], plan["key"]) for plan in store.plans()]
+    return [(plan["number"], plan["params"], plan["runs"][0]["key"]) for plan in store.plans()]
 
 
 def complete(store: Store) -> list[int]:

@@ -25,7 +25,7 @@ Trial = tuple[dict[str, Any], str, float | None]
 
 
 def made(searcher: str = "tpe", seed: int = 0) -> Study:
-    return Study(SPACE, DEFAULTS, seed, searcher)
+    return Study({"only": (SPACE, DEFAULTS)}, seed, searcher)
 
 
 def outcome(number: int, params: dict[str, Any]) -> tuple[str, float | None]:
@@ -78,7 +78,7 @@ def test_trial_0_is_the_defaults(searcher: str) -> None:
 def test_trial_0_is_the_nearest_that_is_searched() -> None:
     outside = {"a.log": 5, "b.float": -7.0, "c.int": 2.6, "d.step": 0.8, "e.even": None, "f.kind": "z"}
     nearest = {"a.log": 1.0, "b.float": -1.0, "c.int": 3, "d.step": 1.0, "e.even": 2, "f.kind": "x"}
-    assert Study(SPACE, outside, 0).ask(0) == nearest
+    assert Study({"only": (SPACE, outside)}, 0).ask(0) == nearest
 
 
 @pytest.mark.parametrize("searcher", SEARCHERS)
@@ -132,7 +132,7 @@ def test_a_value_that_is_no_number_is_a_failure(value: float | None) -> None:
 def test_tpe_learns() -> None:
     space: dict[str, Floats | Values] = {"x": Floats(low=-10, high=10)}
     values = []
-    study = Study(space, {"x": 9.0}, 0)
+    study = Study({"only": (space, {"x": 9.0})}, 0)
     for number in range(40):
         value = -((study.ask(number)["x"] - 3) ** 2)
         study.tell(number, "COMPLETE", value)
@@ -142,5 +142,5 @@ def test_tpe_learns() -> None:
 
 
 def test_nothing_to_search_proposes_the_base_trial() -> None:
-    study = Study({}, {}, 0)
+    study = Study({"only": ({}, {})}, 0)
     assert [study.ask(number) for number in range(3)] == [{}, {}, {}]

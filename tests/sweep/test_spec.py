@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from attacks.errors import InputError
 from sweep import spaces
+from sweep.alternatives import Alternative, Sweep, reload
 from sweep.layers import resolve
 from sweep.settings import nest
-from sweep.spec import Sweep, known_addresses, reload
+from sweep.spec import known_addresses
 from trainers import models, sources
-from trainers.methods import CATALOGUE, entry
-from trainers.parts import PARTS
+from trainers.methods import CATALOGUE
 
 SEARCH = """\
 method: cas
@@ -33,6 +33,12 @@ def write(tmp_path: Path, text: str) -> str:
     path = tmp_path / "space.yaml"
     path.write_text(text)
     return str(path)
+
+
+def only(sweep: Sweep) -> Alternative:
+    """Of a space of one method."""
+    (alternative,) = sweep.alternatives.values()
+    return alternative
 
 
 def faults(space: str, **overrides: Any) -> list[str]:
@@ -53,12 +59,14 @@ def faults(space: str, **overrides: Any) -> list[str]:
 @pytest.mark.parametrize("space", spaces.names())
 def test_every_space_resolves_for_every_data_set(space: str, dataset: str) -> None:
     sweep = resolve(space, {"dataset": dataset})
-    assert sweep.trial.dataset == dataset
-    assert set(entry(sweep.trial.method).parts().values()) == {sweep.trial.part(kind)["name"] for kind in PARTS}
-    assert sweep.search
-    assert set(sweep.defaults()) == set(sweep.search)
-    assert sweep.trial.compose().sampler
-    assert sweep.trial.recipe().epochs == sweep.trial.optimizer.epochs  # type: ignore[attr-defined]
+
+    for alternative in sweep.alternatives.values():
+        trial = alternative.trial
+        assert trial.dataset == dataset
+        assert set(alternative.defaults()) == set(alternative.search)
+        assert trial.compose().sampler
+        assert trial.recipe().epochs == trial.optimizer.epochs  # type: ignore[attr-defined]
+    assert sweep.searcher == "grid" or all(alternative.search for alternative in sweep.alternatives.values())
 
 
 def test_a_layer_overrides_the_ones_below(tmp_path: Path) -> None:
@@ -103,19 +111,19 @@ def test_a_budget_may_be_given(tmp_path: Path) -> None:
 
 def test_what_the_command_line_sets_is_not_searched() -> None:
     sweep = resolve("cas", nest({"sampler.w1": 7}))
-    assert "sampler.w1" not in sweep.search
-    assert set(sweep.search) == set(CAS.search) - {"sampler.w1"}
-    assert sweep.configure(sweep.defaults()).part("sampler")["w1"] == 7
+    assert "sampler.w1" not in only(sweep).search
+    assert set(only(sweep).search) == set(only(CAS).search) - {"sampler.w1"}
+    assert sweep.configure(only(sweep).defaults()).part("sampler")["w1"] == 7
     again = resolve("cas", {"search": {"sampler.w1": {"low": 1, "high": 2}}})
-    assert again.search["sampler.w1"].ends() == [1, 2]
+    assert only(again).search["sampler.w1"].ends() == [1, 2]
 
 
 def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> None:
     sweep = resolve(write(tmp_path, "optimizer.lr: 0.05\n" + SEARCH), {})
-    assert sweep.defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
+    assert only(sweep).defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
         "optimizer.epochs": sweep.trial.recipe().epochs
     }
-    assert sweep.configure(sweep.defaults()) == sweep.trial
+    assert sweep.configure(only(sweep).defaults()) == sweep.trial
     made = sweep.configure({"sampler.w1": 4.0, "optimizer.epochs": 3})
     assert (made.part("sampler")["w1"], made.recipe().epochs) == (4.0, 3)
     assert made.recipe().lr == 0.05
@@ -124,12 +132,12 @@ def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> No
 
 
 def test_whole_numbers_are_searched_where_only_they_fit(tmp_path: Path) -> None:
-    search = resolve(write(tmp_path, SEARCH), {}).search
+    search = only(resolve(write(tmp_path, SEARCH), {})).search
     assert search["optimizer.epochs"].ends() == [1, 9]
     assert all(isinstance(end, int) for end in search["optimizer.epochs"].ends())
     assert search["sampler.w1"].ends() == [2.0, 30.0]
     padding = resolve(write(tmp_path, "method: cas\nsearch: {optimizer.crop_padding: {low: 0, high: 4}}"), {})
-    assert padding.search["optimizer.crop_padding"].nearest(None) == 0
+    assert only(padding).search["optimizer.crop_padding"].nearest(None) == 0
 
 
 @pytest.mark.parametrize(
@@ -146,13 +154,13 @@ def test_whole_numbers_are_searched_where_only_they_fit(tmp_path: Path) -> None:
     ],
 )
 def test_the_nearest_value_that_is_searched(tmp_path: Path, address: str, value: float, nearest: float) -> None:
-    assert resolve(write(tmp_path, SEARCH), {}).search[address].nearest(value) == nearest
+    assert only(resolve(write(tmp_path, SEARCH), {})).search[address].nearest(value) == nearest
 
 
 def test_the_command_line_may_change_the_search(tmp_path: Path) -> None:
     sweep = resolve(write(tmp_path, SEARCH), nest({"search.sampler.w1": {"values": [1, 2]}, "searcher": "random"}))
-    assert sweep.search["sampler.w1"].ends() == [1, 2]
-    assert len(sweep.search) == 4
+    assert only(sweep).search["sampler.w1"].ends() == [1, 2]
+    assert len(only(sweep).search) == 4
     assert sweep.searcher == "random"
 
 
@@ -196,7 +204,7 @@ search:
         "init: expected pretrain:linf, pretrain:l2, pretrain:l1, a file or none, got 'pretrain:l3'",
         "seed: expected a whole number, got 'x'",
         "trials: expected > 0, got -3",
-        "searcher: expected 'tpe' or 'random', got 'tpee'",
+        "searcher: expected 'tpe', 'random' or 'grid', got 'tpee'",
         "sampler.w1: expected w1 >= 0, got -1.0",
         "sampler.d2: unknown key; known: accuracy_decay, name, w1, w2, w3",
         "optimizer.lr: expected a number, got 'foo'",
@@ -330,7 +338,7 @@ def test_what_is_no_sweep_is_refused(document: Any) -> None:
 
 def test_a_sweep_of_another_version_is_refused() -> None:
     document = resolve("cas", {}).model_dump(mode="json")
-    document["trial"]["sampler"]["w9"] = 1
+    document["alternatives"]["cas"]["trial"]["sampler"]["w9"] = 1
     with pytest.raises(InputError, match=r"^sweep\.json: sampler\.w9: unknown key"):
         reload(document)
 
@@ -379,7 +387,7 @@ def test_equal_work_has_an_equal_key() -> None:
     assert key(again) == key(CAS)
     spelled = resolve("cas", nest({"sampler.w1": "10", "seed": 0.0, "optimizer.momentum": 0.9}))
     assert key(spelled) == key(CAS)
-    assert CAS.configure(CAS.defaults()).key(init="i", fingerprint="f") == key(CAS)
+    assert CAS.configure(only(CAS).defaults()).key(init="i", fingerprint="f") == key(CAS)
 
 
 def test_the_search_is_no_part_of_the_key(tmp_path: Path) -> None:

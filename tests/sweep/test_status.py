@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sweeps import planned
 
 from attacks.errors import InputError
 from sweep import status, tables
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 def plan(store: Store, number: int, **params: Any) -> str:
     key = f"k{number}"
-    store.write_plan(number, {"key": key, "seed": 0, "method": "sat", "params": params})
+    store.write_plan(number, planned(key, **params))
     return key
 
 
@@ -97,11 +98,15 @@ def test_trials_show_their_epochs(store: Store) -> None:
     store.write_epochs(keys[1], [{"number": 1, "epoch": e} for e in (1, 2)])
     end(store, 1, "COMPLETE", 0.5, seconds=3.0, params={"optimizer.epochs": 2})
     end(store, 2, "FAILED", error="diverged")
+
+    def run(number: int, **facts: Any) -> dict[str, Any]:
+        about = {"number": number, "key": f"k{number}", "method": "sat", "seed": 0, "replay": False}
+        return about | facts
+
     assert status.trials(store) == [
-        {"number": 0, "key": "k0", "state": "PLANNED", "value": None, "epochs": "3/4", "seconds": None, "error": None},
-        {"number": 1, "key": "k1", "state": "COMPLETE", "value": 0.5, "epochs": "2/2", "seconds": 3.0, "error": None},
-        {"number": 2, "key": "k2", "state": "FAILED", "value": None, "epochs": "0/4", "seconds": None}
-        | {"error": "diverged"},
+        run(0, state="PLANNED", value=None, epochs="3/4", seconds=None, error=None),
+        run(1, state="COMPLETE", value=0.5, epochs="2/2", seconds=3.0, error=None),
+        run(2, state="FAILED", value=None, epochs="0/4", seconds=None, error="diverged"),
     ]
 
 
@@ -154,7 +159,7 @@ def test_best_is_the_first_and_those_within_noise_of_it(store: Store) -> None:
         end(store, number, "COMPLETE", value)
     rows = status.best(store)
     assert [row["number"] for row in rows] == [2, 0]
-    assert rows[0] == {"number": 2, "key": "k2", "value": 0.75, "behind": 0.0, "optimizer.lr": 0.2}
+    assert rows[0] == {"number": 2, "method": "sat", "key": "k2", "value": 0.75, "behind": 0.0, "optimizer.lr": 0.2}
     assert rows[1]["behind"] == pytest.approx(0.01)
 
 

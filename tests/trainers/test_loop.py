@@ -68,6 +68,7 @@ def run(name: str, files: Folder | None, report: Callable[..., bool] | None = No
         ("sat", RECIPE),
         ("e-at", RECIPE),
         ("sat+ema", RECIPE),
+        ("sat", Recipe(name="adam", epochs=3, batch_size=16, lr=0.001)),
         ("cas", Recipe(epochs=3, batch_size=16, lr=0.05, fixed_batches=True, bn="joint", schedule="one-cycle")),
     ],
 )

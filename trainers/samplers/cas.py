@@ -37,6 +37,7 @@ class Cas:
     w3: float = 0.5
     accuracy_decay: float = 0.9
     needs_prior: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("w1", "w2", "w3"):

@@ -49,6 +49,7 @@ class CasBandit:
     tradeoff_reward: bool = True
     ucb: bool = True
     needs_prior: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < float("inf"):

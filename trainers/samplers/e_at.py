@@ -29,6 +29,7 @@ class EAt:
 
     forgetting: float = 1.0
     needs_prior: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.forgetting <= 1:

@@ -22,6 +22,7 @@ class Every:
     importance other than 0 does not change it: weights of the losses are not a sampler's to give."""
 
     needs_prior: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def start(self, attacks: Sequence[str], weights: Mapping[str, float], prior: Prior | None) -> None:
         self._chosen = [a for a in attacks if weights[a] > 0]

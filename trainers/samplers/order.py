@@ -32,6 +32,7 @@ class Order:
 
     spacing: str = "even"
     needs_prior: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.spacing not in SPACINGS:

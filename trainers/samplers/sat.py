@@ -26,6 +26,7 @@ class Sat:
     """Stochastic adversarial training (Madaan et al. 2021, as cas-bandit Sec. 5 reads it): p[j] ∝ weight[j]."""
 
     needs_prior: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     def start(self, attacks: Sequence[str], weights: Mapping[str, float], prior: Prior | None) -> None:
         total = sum(weights[a] for a in attacks)

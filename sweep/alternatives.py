@@ -1,0 +1,239 @@
+"""What a sweep is: alternatives, each a base trial with what is searched around it, and how trials are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SerializeAsAny
+
+from attacks.errors import InputError, unknown
+from sweep.distributions import Distribution, is_listed
+from sweep.settings import (
+    SEARCH,
+    Count,
+    Document,
+    Strict,
+    at,
+    complain,
+    distinct,
+    merge,
+    nest,
+    takes_numbers,
+    takes_whole,
+)
+from sweep.spec import Parts, Seed, TrialBase, known_addresses, trial_class, validated
+from trainers.parts import PARTS
+
+METHOD = "method"
+"""The address of the alternative's name among a configuration's values, where there are several."""
+GRID = "grid"
+FREE = (*PARTS, "optimizer", "attack_steps", "importance")
+"""What may be searched."""
+OWN = (*FREE, METHOD, "train_attacks")
+"""What the alternatives of a sweep may differ in: what else there is (data, starting model, judges) they share."""
+
+
+class Alternative(Strict):
+    """A base trial and what is searched around it."""
+
+    trial: SerializeAsAny[TrialBase]
+    search: dict[str, Distribution] = Field(default_factory=dict)
+
+    def configure(self, params: Mapping[str, Any]) -> TrialBase:
+        """The trial at these values of the searched addresses; InputError where they make none."""
+        found: list[str] = []
+        made = self._made(params, found)
+        if made is None:
+            raise complain("these values", found)
+        return made
+
+    def _made(self, params: Mapping[str, Any], found: list[str]) -> TrialBase | None:
+        document = merge(self.trial.model_dump(mode="json"), nest(params))
+        return validated(type(self.trial), document, [], found)
+
+    def defaults(self) -> dict[str, Any]:
+        """The base trial's values at the searched addresses."""
+        document = self.trial.model_dump(mode="json")
+        return {address: at(document, address) for address in self.search}
+
+    def faults_at_ends(self) -> list[str]:
+        """What is wrong with the trials at the ends of the searched ranges, or at the listed values."""
+        return [
+            f"{SEARCH}.{address} = {value}: {fault.removeprefix(f'{address}: ')}"
+            for address, distribution in self.search.items()
+            for value in distribution.ends()
+            for fault in self._faults_at({address: value})
+        ]
+
+    def _faults_at(self, params: Mapping[str, Any]) -> list[str]:
+        found: list[str] = []
+        self._made(params, found)
+        return found
+
+    def cells(self) -> int:
+        """How many configurations its grid has; InputError where a range has no step."""
+        return math.prod(len(self._points(address)) for address in self.search)
+
+    def cell(self, number: int) -> dict[str, Any]:
+        """The configuration of a place in its grid; the last address changes first."""
+        params = {}
+        for address in reversed(self.search):
+            points = self._points(address)
+            number, place = divmod(number, len(points))
+            params[address] = points[place]
+        return {address: params[address] for address in self.search}
+
+    def _points(self, address: str) -> list[Any]:
+        points = self.search[address].points()
+        if points is None:
+            raise InputError(f"{SEARCH}.{address}: expected values, or a range with a step, in a grid")
+        return points
+
+
+class Sweep(Strict):
+    """The alternatives by name, all trained and judged on the same data from the same starting model, and how many
+    configurations of them there are to be, those run already included, each once with every seed. A "grid" has all of
+    them. `test`: whose models meet the test split, the best configuration's or, where nothing is selected, those of
+    `all`. With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities."""
+
+    space: str
+    alternatives: dict[str, Alternative]
+    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    trials: Count = 6
+    seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)]
+    test: Literal["best", "all"] = "best"
+    controls: bool = False
+
+    @property
+    def trial(self) -> TrialBase:
+        """The first alternative's base trial, for what all of them share."""
+        return next(iter(self.alternatives.values())).trial
+
+    def name(self, params: Mapping[str, Any]) -> str:
+        """Of the alternative that a configuration is one of."""
+        return str(params.get(METHOD, next(iter(self.alternatives))))
+
+    def configure(self, params: Mapping[str, Any], seed: int | None = None) -> TrialBase:
+        """The trial of a configuration, with a seed other than its own where one is given."""
+        if (name := self.name(params)) not in self.alternatives:
+            raise unknown(METHOD, name, self.alternatives)
+        values = {address: value for address, value in params.items() if address != METHOD}
+        return self.alternatives[name].configure(values | ({} if seed is None else {"seed": seed}))
+
+    def cell(self, number: int) -> dict[str, Any]:
+        """The configuration of a place in the grid, alternative after alternative."""
+        for name, alternative in self.alternatives.items():
+            if number < alternative.cells():
+                return self.named(name, alternative.cell(number))
+            number -= alternative.cells()
+        raise IndexError(number)
+
+    def named(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """An alternative's values as a configuration of the sweep."""
+        return ({METHOD: name} if len(self.alternatives) > 1 else {}) | dict(params)
+
+
+SWEEP_KEYS = tuple(Sweep.model_fields.keys() - {"space", "alternatives"})
+
+
+def load_sweep(
+    own: Document, documents: Mapping[str, tuple[Parts, Document]], source: str, found: Iterable[str] = ()
+) -> Sweep:
+    """A validated Sweep from the keys of its own and, by name, its alternatives' parts and documents; every fault, and
+    those `found` before, in one InputError that names the source."""
+    problems = list(found)
+    several = len(documents) > 1
+    alternatives = {}
+    for name, (parts, document) in documents.items():
+        faults: list[str] = []
+        if (loaded := _alternative(parts, document, faults)) is not None:
+            alternatives[name] = loaded
+        problems += [f"{name}: {fault}" if several else fault for fault in faults]
+    problems += _apart(alternatives)
+    if not problems:
+        own = _counted(own, alternatives, problems)
+    stand_in = alternatives or {"": Alternative(trial=TrialBase(method="cas", attacks=("linf",)))}
+    document = {"seeds": [next(iter(stand_in.values())).trial.seed], **own, "alternatives": stand_in}
+    made = validated(Sweep, document, list(SWEEP_KEYS), problems)
+    if problems or made is None:
+        raise complain(source, list(dict.fromkeys(problems)))
+    return made
+
+
+def _counted(own: Document, alternatives: Mapping[str, Alternative], found: list[str]) -> Document:
+    """A grid has all of its cells where it says nothing else, and never more."""
+    if own.get("searcher") != GRID:
+        return own
+    try:
+        cells = sum(alternative.cells() for alternative in alternatives.values())
+    except InputError as e:
+        found.append(str(e))
+        return own
+    if isinstance(trials := own.get("trials"), int) and trials > cells:
+        found.append(f"trials: expected at most {cells}, the cells of the grid, got {trials}")
+    return {"trials": cells, **own}
+
+
+def _alternative(parts: Parts, document: Document, found: list[str]) -> Alternative | None:
+    trial = trial_class(parts)
+    addresses = dict(known_addresses(trial))
+    searched = document.get(SEARCH, {})
+    if isinstance(searched, Mapping):
+        kept = {address: _searched(str(address), given, addresses, found) for address, given in searched.items()}
+        searched = {address: given for address, given in kept.items() if given is not None}
+    stated = {key: value for key, value in document.items() if key != SEARCH}
+    base = validated(trial, stated, [*addresses, *SWEEP_KEYS, SEARCH], found)
+    stand_in = base or TrialBase(method="cas", attacks=("linf",))
+    made = validated(Alternative, {"trial": stand_in, SEARCH: searched}, list(addresses), found)
+    if base is None or made is None:
+        return None
+    found += made.faults_at_ends()
+    return made
+
+
+def _searched(address: str, given: Any, addresses: Mapping[str, Any], found: list[str]) -> Any:
+    """What is to be searched at an address, whole numbers where it takes only those; None where nothing can be."""
+    searchable = {a: t for a, t in addresses.items() if a.split(".")[0] in FREE and not a.endswith(".name")}
+    fault = None
+    if address not in searchable:
+        known = {a.split(".")[0] for a in addresses.keys() - searchable.keys()} - set(PARTS)
+        shared = address in addresses or address.split(".")[0] in known
+        why = "all trials of a sweep share it: give it one value, beside search"
+        fault = f".{address}: {why}" if shared else f": {unknown('address', address, searchable)}"
+    elif isinstance(given, Mapping) and not is_listed(given) and not takes_numbers(searchable[address]):
+        fault = f".{address}: expected a list of values, got a range of numbers"
+    if fault:
+        found.append(SEARCH + fault)
+        return None
+    if not isinstance(given, Mapping) or is_listed(given):
+        return given
+    return {**given, "integer": takes_whole(searchable[address]) or given.get("integer", False)}
+
+
+def _apart(alternatives: Mapping[str, Alternative]) -> list[str]:
+    """What alternatives have of their own and must share."""
+    first, *others = alternatives or [""]
+    return [
+        f"{name}: {key}: all trials of a sweep share it, got {getattr(alternatives[name].trial, key)} beside {shared}"
+        for name in others
+        for key in TrialBase.model_fields.keys() - set(OWN)
+        if getattr(alternatives[name].trial, key) != (shared := getattr(alternatives[first].trial, key))
+    ]
+
+
+def reload(document: Any) -> Sweep:
+    """The Sweep that `model_dump(mode="json")` gave this document for; InputError for anything else."""
+    try:
+        own = {key: value for key, value in document.items() if key != "alternatives"}
+        found = {
+            str(name): (
+                tuple((kind, str(stated["trial"][kind]["name"])) for kind in PARTS),
+                {**stated["trial"], SEARCH: stated[SEARCH]},
+            )
+            for name, stated in document["alternatives"].items()
+        }
+    except (AttributeError, KeyError, TypeError) as e:
+        raise InputError(f"sweep.json holds no sweep's spec: {type(e).__name__} {e}") from e
+    return load_sweep(own, found, "sweep.json")
