@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny
 from attacks.errors import InputError, unknown
 from sweep.distributions import Distribution, is_listed
 from sweep.settings import (
+    METHOD,
     SEARCH,
     Count,
     Document,
@@ -26,8 +27,6 @@ from sweep.settings import (
 from sweep.spec import Parts, Seed, TrialBase, known_addresses, trial_class, validated
 from trainers.parts import PARTS
 
-METHOD = "method"
-"""The address of the alternative's name among a configuration's values, where there are several."""
 GRID = "grid"
 FREE = (*PARTS, "optimizer", "attack_steps", "importance")
 """What may be searched."""
@@ -94,9 +93,9 @@ class Alternative(Strict):
 
 class Sweep(Strict):
     """The alternatives by name, all trained and judged on the same data from the same starting model, and how many
-    configurations of them there are to be, those run already included, each once with every seed. A "grid" has all of
-    them. `test`: whose models meet the test split, the best configuration's or, where nothing is selected, those of
-    `all`. With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities."""
+    configurations of them there are to be, those run already included, each once with every seed; a "grid" has at most
+    its cells. `test`: whose models meet the test split, the best configuration's or, where nothing is selected, `all`.
+    With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities."""
 
     space: str
     alternatives: dict[str, Alternative]
@@ -143,15 +142,10 @@ def load_sweep(
 ) -> Sweep:
     """A validated Sweep from the keys of its own and, by name, its alternatives' parts and documents; every fault, and
     those `found` before, in one InputError that names the source."""
-    problems = list(found)
-    several = len(documents) > 1
-    alternatives = {}
-    for name, (parts, document) in documents.items():
-        faults: list[str] = []
-        if (loaded := _alternative(parts, document, faults)) is not None:
-            alternatives[name] = loaded
-        problems += [f"{name}: {fault}" if several else fault for fault in faults]
-    problems += _apart(alternatives)
+    faults: dict[str, list[str]] = {name: [] for name in documents}
+    loaded = {name: _alternative(*stated, faults[name]) for name, stated in documents.items()}
+    alternatives = {name: one for name, one in loaded.items() if one is not None}
+    problems = [*found, *told_once(faults), *_apart(alternatives)]
     if not problems:
         own = _counted(own, alternatives, problems)
     stand_in = alternatives or {"": Alternative(trial=TrialBase(method="cas", attacks=("linf",)))}
@@ -162,8 +156,14 @@ def load_sweep(
     return made
 
 
+def told_once(faults: Mapping[str, list[str]]) -> list[str]:
+    """The faults of alternatives, by name, each with whose it is, but for those that all of them have."""
+    shared = set.intersection(*map(set, faults.values()))
+    return [fault if fault in shared else f"{name}: {fault}" for name, own in faults.items() for fault in own]
+
+
 def _counted(own: Document, alternatives: Mapping[str, Alternative], found: list[str]) -> Document:
-    """A grid has all of its cells where it says nothing else, and never more."""
+    """A grid has all of its cells, or the first of them."""
     if own.get("searcher") != GRID:
         return own
     try:
@@ -171,9 +171,8 @@ def _counted(own: Document, alternatives: Mapping[str, Alternative], found: list
     except InputError as e:
         found.append(str(e))
         return own
-    if isinstance(trials := own.get("trials"), int) and trials > cells:
-        found.append(f"trials: expected at most {cells}, the cells of the grid, got {trials}")
-    return {"trials": cells, **own}
+    trials = own.get("trials", cells)
+    return {**own, "trials": min(trials, cells) if isinstance(trials, int) else trials}
 
 
 def _alternative(parts: Parts, document: Document, found: list[str]) -> Alternative | None:

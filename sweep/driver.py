@@ -120,7 +120,7 @@ def drive(store: Store, where: Where, progress: Progress, check: Callable[[], No
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
             engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
         planner = Planner(job, _while_held(lease, progress.hear, check))
-        with progress.searching(planner.done(), sweep.trials * len(sweep.seeds)):
+        with progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
             engine.search(planner, job, images, init, granted)
         progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
         reported = store.configurations()[: None if sweep.test == "all" else 1]

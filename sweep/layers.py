@@ -8,8 +8,8 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep import spaces
-from sweep.alternatives import METHOD, SWEEP_KEYS, Sweep, load_sweep
-from sweep.settings import METHODS, SEARCH, Document, flatten, merge, nest, read_yaml
+from sweep.alternatives import SWEEP_KEYS, Sweep, load_sweep, told_once
+from sweep.settings import METHOD, METHODS, SEARCH, Document, flatten, merge, nest, read_yaml
 from sweep.spec import FRESH, PRETRAINED, Parts, fault_of
 from trainers import methods
 from trainers.models import io
@@ -33,14 +33,13 @@ def resolve(space: str, overrides: Mapping[str, Any], profile: str | None = None
         raise InputError(f"{space}: expected no {METHOD} beside {METHODS}, got {whole[METHOD]!r}")
     else:
         alternatives = _alternatives(said.pop(METHODS), said, space)
-    found: list[str] = []
+    faults: dict[str, list[str]] = {name: [] for name in alternatives}
     documents = {}
     for name, stated in alternatives.items():
-        faults: list[str] = []
-        document, parts = _resolved(_fix(merge(stated, above), above), faults)
+        document, parts = _resolved(_fix(merge(stated, above), above), faults[name])
         trial = {key: value for key, value in document.items() if key not in SWEEP_KEYS}
         documents[name or str(document[METHOD])] = (parts, trial)
-        found += [f"{name}: {fault}" if name else fault for fault in faults]
+    found = told_once(faults)
     found += fault_of(lambda: _expect_file(trial.get("init")), "init")
     own = {key: value for key, value in merge(said, above).items() if key in SWEEP_KEYS}
     return load_sweep(own | {SPACE: space}, documents, space, found)

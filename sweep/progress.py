@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from sweep.store import COMPLETE
+from sweep.tables import REPLAY
 from sweep.trial import Task
 
 
@@ -27,6 +28,7 @@ class Progress:
     _ended: int = 0
     _here: int = 0
     _total: int = 0
+    _seeds: int = 1
     _began: float = 0.0
     _live: Live | None = None
 
@@ -35,11 +37,11 @@ class Progress:
             self.console.print(line, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def searching(self, done: int, total: int) -> Iterator[None]:
+    def searching(self, done: int, trials: int, seeds: int = 1) -> Iterator[None]:
         """While the search runs: the live view, if this is a terminal."""
-        self._ended, self._total, self._began = done, total, monotonic()
+        self._ended, self._total, self._began, self._seeds = done, trials * seeds, monotonic(), seeds
         if done:
-            self.say(f"{done} of {total} trials are done already")
+            self.say(f"{done} of {self._total} trials are done already")
         if self.quiet or not self.console.is_terminal:
             yield
             return
@@ -74,23 +76,26 @@ class Progress:
     def hear(self, event: str, task: Task, facts: Mapping[str, Any]) -> None:
         """An event of a trial: "start", "epoch" with its metrics, "end" with its row."""
         if event == "start":
-            self.running[task.label] = {"since": monotonic(), "epoch": 0}
+            self.running[self._label(task)] = {"since": monotonic(), "epoch": 0}
         elif event == "epoch":
-            self.running.setdefault(task.label, {"since": monotonic()})["epoch"] = facts["epoch"]
+            self.running.setdefault(self._label(task), {"since": monotonic()})["epoch"] = facts["epoch"]
         else:
             self._end(task, facts)
         if self._live:
             self._live.update(self._view())
 
+    def _label(self, task: Task) -> str:
+        return f"{task.number}" + (f" seed {task.seed}" if self._seeds > 1 else "") + (REPLAY if task.replay else "")
+
     def _end(self, task: Task, row: Mapping[str, Any]) -> None:
-        self.running.pop(task.label, None)
+        self.running.pop(self._label(task), None)
         self._ended, self._here = self._ended + 1, self._here + 1
         self._total += task.replay is not None  # controls come on top
-        told = str(row.get("error", ""))
+        told, label = str(row.get("error", "")), self._label(task)
         if row["state"] == COMPLETE:
             told = f"{row['value']:.4f}"
-            self.best = max(self.best or (row["value"], task.label), (row["value"], task.label), key=lambda b: b[0])
-        line = f"trial {task.label} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
+            self.best = max(self.best or (row["value"], label), (row["value"], label), key=lambda b: b[0])
+        line = f"trial {label} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
         if not self.quiet or row["state"] != COMPLETE:
             best = f"; best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else ""
             self.console.print(

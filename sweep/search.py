@@ -13,8 +13,9 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from sweep.alternatives import GRID, METHOD, Sweep
+from sweep.alternatives import GRID, Sweep
 from sweep.distributions import Floats, Values
+from sweep.settings import METHOD
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

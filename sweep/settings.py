@@ -137,6 +137,8 @@ def assignment(text: str) -> tuple[str, Any]:
 
 METHODS = "methods"
 """The key of a joint space: its alternatives by name, each a document of its own."""
+METHOD = "method"
+"""The address of the alternative's name among a configuration's values, where there are several."""
 SEARCH = "search"
 """The key whose own keys are whole addresses: `search.sampler.w1` is the range of `sampler.w1`."""
 

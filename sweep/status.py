@@ -10,9 +10,9 @@ import numpy as np
 
 from attacks.errors import InputError
 from sweep import alternatives, lease, tables
-from sweep.alternatives import METHOD
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION
+from sweep.settings import METHOD
 from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
 

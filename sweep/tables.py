@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,12 @@ import numpy as np
 from attacks.errors import InputError, unknown
 from sweep.bits import same, union, unpack
 from sweep.intervals import Floats, bootstrap, percentiles, resample, wilson
+from sweep.settings import METHOD
 from sweep.store import Store
 
 PRETRAINED = "pretrained"
+REPLAY = " (replay)"
+"""After a method's name: a control of it."""
 AVERAGED = "averaged"
 STAGE = "/"
 """In the name of a stage: attack/stage."""
@@ -39,7 +43,7 @@ def table(
     Columns: number, method, weights, seeds (runs averaged), clean, each attack, avg_lp, avg_semantic, average with its
     interval and, where there are several seeds, its standard deviation over them (`std`), gain over the pre-trained
     model with its interval, the union of `attacks` where some are named, and the flags of doubtful verdicts where there
-    are any.
+    are any; `settings`, where several configurations have the same method.
     Accuracies are fractions; the last epoch of each run counts. Intervals of averages and gains resample images and
     seeds together, the same images for all models; `intervals` adds one for clean, each attack and the union:
     Wilson's, or with several seeds a resampled one. Refused where rows differ in images, or in an attack's protocol,
@@ -61,6 +65,8 @@ def table(
         _add_gains([row for _, row in whole], means, level)
     if all(len(model.runs) == 1 for model in models):
         rows = [{name: cell for name, cell in row.items() if name != "std"} for row in rows]
+    if settings := _told_apart(store, models):
+        rows = [row | {"settings": settings.get(row["number"], "")} for row in rows]
     if any(flagged := [model.flags() for model in models]):
         rows = [row | {"flags": flags} for row, flags in zip(rows, flagged, strict=True)]
     return sorted(rows, key=lambda row: (row["method"] != PRETRAINED, -(row["average"] or 0.0), row["number"] or 0))
@@ -75,9 +81,23 @@ def scores(store: Store, split: str) -> dict[str, Floats]:
     return {key: model.scores(list(model.runs[0])) for key, model in models if model.averaged(list(model.runs[0]))}
 
 
+def _told_apart(store: Store, models: Sequence[_Model]) -> dict[int | None, str]:
+    """Number -> the values at its searched addresses, where the method's name is not enough."""
+    numbers: dict[str, set[int | None]] = {}
+    for model in models:
+        numbers.setdefault(model.method, set()).add(model.number)
+    if all(len(held) == 1 for held in numbers.values()):
+        return {}
+    params = {row["number"]: json.loads(row["params"]) for row in store.trials().to_pylist()}
+    return {
+        number: ", ".join(f"{address}={value}" for address, value in held.items() if address != METHOD)
+        for number, held in params.items()
+    }
+
+
 def fractions(rows: Iterable[Row]) -> set[str]:
     """The columns of a table that hold accuracies or their differences, for render.show's `percent`."""
-    return {name for row in rows for name in row} - {"number", "method", "weights", "seeds", "flags"}
+    return {name for row in rows for name in row} - {"number", "method", "weights", "seeds", "flags", "settings"}
 
 
 Threat = tuple[str, str]
@@ -211,9 +231,18 @@ def _rows(store: Store, split: str) -> list[Cells]:
     store.document()  # an unknown sweep says so
     rows: list[Cells] = store.results().to_pylist()
     if found := [row for row in rows if row["split"] == split and row["robust_bits"] is not None]:
-        return found
+        return _of_all_runs(store, found)
     splits = sorted({str(row["split"]) for row in rows})
     raise InputError(f"sweep {store.sweep_id} has no results on split {split!r}: it has {', '.join(splits) or 'none'}")
+
+
+def _of_all_runs(store: Store, rows: Iterable[Cells]) -> list[Cells]:
+    """The rows of each run: equal work was done once, under the number of the first that asked for it."""
+    runs: dict[str, list[Cells]] = {}
+    for run in store.ended():
+        method = run["method"] + (REPLAY if run["replay"] else "")
+        runs.setdefault(run["key"], []).append({"number": run["number"], "method": method})
+    return [row | run for row in rows for run in runs.get(row["trial"], [{}])]
 
 
 def _models(rows: Iterable[Row]) -> list[_Model]:

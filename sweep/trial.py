@@ -32,10 +32,6 @@ Report = Callable[[dict[str, Any]], bool]
 """Metrics -> go on?"""
 
 
-REPLAY = " (replay)"
-"""After a method's name: a control of it."""
-
-
 @dataclass(frozen=True)
 class Job:
     """What all trials of a sweep share, as plain data: it travels to the workers. `init` names the starting model's
@@ -62,7 +58,7 @@ class Job:
     def subject(self, task: Task, weights: str) -> Subject:
         """Whose verdicts a run's are."""
         sweep = self.sweep
-        method = sweep.name(task.params) + (REPLAY if task.replay else "")
+        method = sweep.name(task.params) + (tables.REPLAY if task.replay else "")
         return Subject(task.key, task.number, method, weights, task.of(sweep).recipe().epochs)
 
 
@@ -76,10 +72,6 @@ class Task:
     key: str
     seed: int
     replay: dict[str, float] | None = None
-
-    @property
-    def label(self) -> str:
-        return f"{self.number}, seed {self.seed}" + (REPLAY if self.replay else "")
 
     def of(self, sweep: Sweep) -> TrialBase:
         """The trial that it is of its sweep."""

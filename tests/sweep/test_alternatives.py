@@ -135,6 +135,8 @@ def test_a_grid_has_all_cells_the_last_address_changing_first(tmp_path: Path) ->
     assert (sweep.trials, sweep.seeds) == (6, (3, 1))
     cells = [searcher(sweep).ask(number) for number in range(6)]
     assert [tuple(cell.values()) for cell in cells] == [(a, b) for a in (10, 2) for b in (0.0, 0.5, 1.0)]
+    assert joint(tmp_path, GRID, trials=7).trials == 6
+    assert joint(tmp_path, GRID, trials=2).trials == 2
     both = joint(tmp_path, "searcher: grid\nmethods: {sat: {}, cas: {search: {sampler.w1: {values: [1, 2]}}}}")
     assert [both.cell(number) for number in range(both.trials)] == [
         {"method": "sat"},
@@ -153,7 +155,6 @@ def test_a_configuration_has_each_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"trials": 7}, "trials: expected at most 6, the cells of the grid, got 7"),
         ({"search": {"sampler.w1": {"low": 1, "high": 2}}}, "search.sampler.w1: expected values, or a range with a st"),
         ({"seeds": [1, 1]}, "seeds: expected each once, got 1 twice"),
         ({"seeds": []}, "seeds: expected at least one, got none"),

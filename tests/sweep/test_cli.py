@@ -181,7 +181,7 @@ def test_failed_trials_are_told_by_the_exit_code(sweep: Shell, finished: Store, 
     states = ["COMPLETE"] * complete + ["FAILED"]
     for number, state in enumerate(states):
         row = {"number": number, "key": f"k{number}", "state": state, "value": 0.5 if state == "COMPLETE" else None}
-        other.commit_trial(row | {"params": {}})
+        other.commit_trial(row | {"method": "sat", "params": {}})
     sweep.patch.setattr("sweep.driver.drive", lambda *_: None)
     answer = sweep("resume", "t")
     assert answer.code == 3, answer.err

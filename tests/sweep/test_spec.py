@@ -322,8 +322,9 @@ def test_a_starting_model_is_read_before_anything_starts(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("space", spaces.names())
 def test_a_sweep_comes_back_from_json(space: str) -> None:
-    some = resolve(space, {}).trial.trained()[0]
-    sweep = resolve(space, nest({"epsilons.linf": "4/255", "importance": {some: 2}, "trials": 3}))
+    made = resolve(space, {})
+    weights = {} if len(made.alternatives) > 1 else {"importance": {made.trial.trained()[0]: 2}}
+    sweep = resolve(space, nest({"epsilons.linf": "4/255", "trials": 1, **weights}))
     again = reload(json.loads(json.dumps(sweep.model_dump(mode="json"))))
     assert again == sweep
     assert again.model_dump(mode="json") == sweep.model_dump(mode="json")

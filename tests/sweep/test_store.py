@@ -137,6 +137,26 @@ def test_one_number_may_have_several_seeds(store: Store) -> None:
     assert {row["params"] for row in rows} == {'{"x": 1}'}
 
 
+def test_a_configuration_is_what_all_of_its_seeds_are(store: Store) -> None:
+    """Number 1 is first by its mean, 2 lacks a seed, 3 has failed with one; a control counts for nothing."""
+    store.create({})
+    ends = {1: ("COMPLETE", 0.7, 0.5), 0: ("COMPLETE", 0.5, 0.6), 3: ("FAILED", 0.9, None)}
+    for number, (state, first, second) in ends.items():
+        for seed, value in enumerate((first, second)):
+            row = {"number": number, "key": f"k{number}{seed}", "seed": seed, "method": "sat", "replay": False}
+            store.commit_trial(row | {"state": "COMPLETE" if value else state, "value": value, "params": {"x": 1}})
+    control = {"number": 0, "key": "c", "seed": 0, "method": "sat", "replay": True, "state": "COMPLETE", "value": 1.0}
+    store.commit_trial(control | {"params": {"x": 1}})
+    runs = [{"key": f"k2{seed}", "seed": seed, "replay": None} for seed in (0, 1)]
+    store.write_plan(2, {"params": {"x": 1}, "method": "sat", "runs": runs})
+    store.commit_trial({"number": 2, "key": "k20", "seed": 0, "state": "COMPLETE", "value": 1.0, "replay": False})
+    found = store.configurations()
+    assert [(one["number"], one["value"]) for one in found] == [(1, pytest.approx(0.6)), (0, pytest.approx(0.55))]
+    assert [[run["key"] for run in one["runs"]] for one in found] == [["k10", "k11"], ["k00", "k01"]]
+    assert [run["key"] for run in found[1]["replays"]] == ["c"]
+    assert store.best() == found[0]
+
+
 def test_an_id_that_exists_is_refused(store: Store) -> None:
     store.create({"seed": 1})
     with pytest.raises(InputError, match=r"sweep 's1' exists in .*: choose another id, or: python -m sweep resume s1"):

@@ -141,6 +141,35 @@ def test_seeds_are_averaged(store: Store) -> None:
     assert row["linf_low"] < 0.5 < row["linf_high"]
 
 
+def test_the_spread_over_seeds_by_hand(store: Store) -> None:
+    """Averages of 0.75 and 0.25: their standard deviation is sqrt(2 * 0.25^2)."""
+    put(store, "p", None, "pretrained", {"linf": "1000", "jpeg": "1000"})
+    put(store, "a", 0, "sat", {"linf": "1110", "jpeg": "1110"})
+    put(store, "b", 0, "sat", {"linf": "1000", "jpeg": "1000"})
+    before, after = table(store)
+    assert before["std"] is None
+    assert after["std"] == pytest.approx(0.125**0.5)
+
+
+def ended(store: Store, number: int, key: str, **more: Any) -> None:
+    row = {"number": number, "key": key, "method": "sat", "replay": False, "state": "COMPLETE", "value": 0.5}
+    store.commit_trial(row | {"params": {"method": "sat", "optimizer.lr": 0.1 * number}} | more)
+
+
+def test_equal_work_has_a_row_for_each_that_asked_for_it(store: Store) -> None:
+    put(store, "k", 1, "sat", AFTER)
+    ended(store, 1, "k")
+    ended(store, 2, "k", method="cas", replay=True)
+    assert [(row["number"], row["method"]) for row in table(store)] == [(1, "sat"), (2, "cas (replay)")]
+
+
+def test_configurations_of_one_method_are_told_apart_by_their_settings(store: Store) -> None:
+    for number in (1, 2):
+        put(store, f"k{number}", number, "sat", AFTER)
+        ended(store, number, f"k{number}")
+    assert [row["settings"] for row in table(store)] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+
+
 def test_intervals_of_attacks_are_wilsons(store: Store) -> None:
     put(store, "k", 0, "cas", {"clean": "1111111100", "linf": "1100000000"})
     row = table(store, attacks=["linf"], intervals=True)[0]
