@@ -10,9 +10,8 @@ from attacks.errors import InputError
 from sweep import spaces
 from sweep.alternatives import SWEEP_KEYS, Sweep, load_sweep, told_once
 from sweep.settings import METHOD, METHODS, SEARCH, Document, flatten, merge, nest, read_yaml
-from sweep.spec import FRESH, PRETRAINED, Parts, fault_of
+from sweep.spec import Parts, fault_of, is_made_here, read_start
 from trainers import methods
-from trainers.models import io
 from trainers.parts import PARTS
 
 SPACE = "space"
@@ -40,7 +39,7 @@ def resolve(space: str, overrides: Mapping[str, Any], profile: str | None = None
         trial = {key: value for key, value in document.items() if key not in SWEEP_KEYS}
         documents[name or str(document[METHOD])] = (parts, trial)
     found = told_once(faults)
-    found += fault_of(lambda: _expect_file(trial.get("init")), "init")
+    found += fault_of(lambda: _expect_start(trial), "init")
     own = {key: value for key, value in merge(said, above).items() if key in SWEEP_KEYS}
     return load_sweep(own | {SPACE: space}, documents, space, found)
 
@@ -114,7 +113,7 @@ def _forget(document: Document, kind: str) -> None:
         document[SEARCH] = {a: d for a, d in searched.items() if not str(a).startswith(f"{kind}.")}
 
 
-def _expect_file(init: Any) -> None:
-    """Reads a starting model that is a file; a sweep that has begun keeps its own copy and is not asked again."""
-    if isinstance(init, str) and init != FRESH and not init.startswith(f"{PRETRAINED}:"):
-        io.load(init)
+def _expect_start(trial: Document) -> None:
+    """Reads a starting model that is given; a sweep that has begun keeps its own copy and is not asked again."""
+    if isinstance(init := trial.get("init"), str) and not is_made_here(init):
+        read_start(init, str(trial.get("dataset")))

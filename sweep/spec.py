@@ -35,7 +35,8 @@ from sweep.settings import (
     section,
 )
 from trainers import evaluate, methods, sources
-from trainers.models import models
+from trainers.models import default_width, io, models
+from trainers.models.foreign import load_robustbench
 from trainers.parts import PARTS
 from trainers.pretrain import NORMS, Pretraining
 from trainers.recipe import Recipe
@@ -56,8 +57,17 @@ AttackName = Annotated[str, _one_of(ATTACKS.get)]
 
 
 class Model(Strict):
+    """`width` is the network's own where none is given."""
+
     name: Annotated[str, _one_of(models.get)] = "preact-resnet-18"
     width: Count = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_width(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("width") is not None or given.get("name") not in models.names():
+            return given
+        return {**given, "width": default_width(given["name"])}
 
 
 class Evaluation(Strict):
@@ -251,10 +261,22 @@ def load_features(path: str) -> nn.Module:
     return AlexNetFeatures.load(path)
 
 
-FRESH, PRETRAINED = "none", "pretrain"
+FRESH, PRETRAINED, ROBUSTBENCH = "none", "pretrain", "robustbench"
 
 
 def _expect_start(init: str) -> None:
     kind, colon, norm = init.partition(":")
     if colon and kind == PRETRAINED and norm not in NORMS:
-        raise InputError(f"expected {', '.join(f'{PRETRAINED}:{n}' for n in NORMS)}, a file or {FRESH}, got {init!r}")
+        ours = ", ".join(f"{PRETRAINED}:{n}" for n in NORMS)
+        raise InputError(f"expected {ours}, {ROBUSTBENCH}:NAME, a file or {FRESH}, got {init!r}")
+
+
+def is_made_here(init: str) -> bool:
+    """Whether a starting model is trained or drawn here, not read."""
+    return init == FRESH or init.startswith(f"{PRETRAINED}:")
+
+
+def read_start(init: str, dataset: str) -> nn.Module:
+    """A starting model that is not made here: a file's, or one of RobustBench's; InputError where there is none."""
+    kind, _, name = init.partition(":")
+    return load_robustbench(name, dataset) if kind == ROBUSTBENCH else io.load(init)

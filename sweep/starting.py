@@ -8,7 +8,7 @@ import torch
 
 from attacks.errors import InputError
 from sweep import engine, trial
-from sweep.spec import FRESH, PRETRAINED, TrialBase, digest
+from sweep.spec import FRESH, TrialBase, digest, is_made_here, read_start
 from sweep.storage import Storage
 from sweep.store import Store
 from trainers import models, tradeoff
@@ -31,11 +31,11 @@ def starting_model(store: Store, base: TrialBase, images: Dataset, granted: engi
 
 
 def _make_init(store: Store, base: TrialBase, images: Dataset, granted: engine.Resources, say: Say) -> bytes:
-    kind, _, norm = base.init.partition(":")
     if base.init == FRESH:
         return io.dumps(fresh_model(base, images))
-    if kind != PRETRAINED:
-        return io.dumps(io.load(base.init))
+    if not is_made_here(base.init):
+        return io.dumps(read_start(base.init, base.dataset))
+    norm = base.init.partition(":")[2]
     name = f"pretrain-{pretraining_key(base, images.fingerprint, norm)}"
     cache = store.storage.child("cache")
     try:
@@ -78,8 +78,8 @@ def fresh_model(base: TrialBase, images: Dataset) -> torch.nn.Module:
 
 def expect_start(base: TrialBase, images: Dataset) -> None:
     """Refuses, before anything is written, a starting model that does not fit the data, or too few data for phase I."""
-    if base.init != FRESH and not base.init.startswith(f"{PRETRAINED}:"):
-        expect_fit(io.load(base.init), images, base.init)
+    if not is_made_here(base.init):
+        expect_fit(read_start(base.init, base.dataset), images, base.init)
     if base.compose().sampler.needs_prior:
         tradeoff.expect_enough(len(images.train), len(base.trained()))
 

@@ -44,7 +44,9 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The network's name.")] = None,
     width: Annotated[int | None, typer.Option(help="The network's width.")] = None,
-    init: Annotated[str | None, typer.Option(help="pretrain:linf|l2|l1, a safetensors file, or none.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="pretrain:linf|l2|l1, robustbench:NAME, a file (safetensors, .pt), or none.")
+    ] = None,
     train_size: Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")] = None,
     eval_size: Annotated[int | None, typer.Option(help="Judge on parts of this size of val and test.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of fine-tuning.")] = None,

@@ -201,7 +201,7 @@ search:
         "epsilons.fgo: unknown attack 'fgo': did you mean 'fog'?",
         "importance: unknown importance 'balancd': did you mean 'balanced'?",
         "evaluation.protocol: unknown protocol 'quik': did you mean 'quick'?",
-        "init: expected pretrain:linf, pretrain:l2, pretrain:l1, a file or none, got 'pretrain:l3'",
+        "init: expected pretrain:linf, pretrain:l2, pretrain:l1, robustbench:NAME, a file or none, got 'pretrain:l3'",
         "seed: expected a whole number, got 'x'",
         "trials: expected > 0, got -3",
         "searcher: expected 'tpe', 'random' or 'grid', got 'tpee'",

@@ -169,7 +169,7 @@ def test_truncated_at_every_length_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK\x03\x04 a pickle in a zip, say" * 20, "truncated or foreign"),
+        (b"PK\x03\x04 a broken zip, say" * 20, "expected a checkpoint of nothing but weights, got there"),
         (safetensors.torch.save({"w": torch.zeros(2)}), "architecture in the metadata"),
         (safetensors.torch.save({"w": torch.zeros(2)}, metadata={"architecture": "{"}), "architecture in the metadata"),
         (

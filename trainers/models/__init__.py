@@ -6,7 +6,7 @@ A model takes un-normalised float32 images (B, C, H, W) in [0, 1] and returns lo
 
 from __future__ import annotations
 
-from trainers.models.catalogue import create, models
+from trainers.models.catalogue import create, default_width, models
 from trainers.models.io import dumps, load, loads, save
 
-__all__ = ["create", "dumps", "load", "loads", "models", "save"]
+__all__ = ["create", "default_width", "dumps", "load", "loads", "models", "save"]

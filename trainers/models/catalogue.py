@@ -21,7 +21,7 @@ def create(
     *,
     num_classes: int,
     in_channels: int = 3,
-    width: int = 64,
+    width: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     seed: int = 0,
@@ -29,17 +29,30 @@ def create(
 ) -> nn.Module:
     """A fresh model on the CPU, in train mode; its weights follow from `seed`, the global random state stays as it was.
 
-    mean and std: one number per channel (None: 0 and 1). `options` are the model's own. InputError for bad ones.
+    width: None for the model's own. mean and std: one number per channel (None: 0 and 1). `options` are the model's.
+    InputError for bad ones. `architecture` of the model has all of them.
     """
     build = models.get(name)
     mean = (0.0,) * in_channels if mean is None else tuple(mean)
     std = (1.0,) * in_channels if std is None else tuple(std)
+    width = default_width(name) if width is None else width
     _check(num_classes, in_channels, width, mean, std)
     for option in options.keys() - inspect.signature(build).parameters.keys():
         raise unknown(f"option of model {name}", option, inspect.signature(build).parameters)
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "width": width, "mean": mean, "std": std}
+    stated = inspect.signature(build).bind(**shape, **options)
+    stated.apply_defaults()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return build(num_classes=num_classes, in_channels=in_channels, width=width, mean=mean, std=std, **options)
+        model = build(**stated.kwargs)
+    architecture = stated.kwargs | {"name": name, "mean": list(mean), "std": list(std)}
+    model.architecture = architecture  # type: ignore[assignment]
+    return model
+
+
+def default_width(name: str) -> int:
+    """The width that the literature means by the model's name."""
+    return int(inspect.signature(models.get(name)).parameters["width"].default)
 
 
 def _check(num_classes: int, in_channels: int, width: int, mean: Sequence[float], std: Sequence[float]) -> None:

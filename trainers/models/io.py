@@ -14,6 +14,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from attacks.errors import InputError
+from trainers.models import foreign
 from trainers.models.catalogue import create
 
 
@@ -25,7 +26,10 @@ def dumps(model: nn.Module) -> bytes:
 
 
 def loads(data: bytes, *, device: torch.device | str = "cpu", origin: str = "model file") -> nn.Module:
-    """The model of `dumps`, in eval mode. InputError, naming `origin`, for a truncated, foreign or mismatching file."""
+    """The model of `dumps`, or of a checkpoint that trainers.models.foreign knows, in eval mode. InputError, naming
+    `origin`, for a truncated, foreign or mismatching file."""
+    if foreign.is_foreign(data):
+        return foreign.loads(data, origin=origin).to(device)
     try:
         tensors = safetensors.load(data)
     except SafetensorError as error:
@@ -49,7 +53,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> nn.Module:
-    """The model in a file, in eval mode; InputError for a file that is missing or not one of ours."""
+    """The model in a file, in eval mode; InputError for a file that is missing or not one that `loads` takes."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

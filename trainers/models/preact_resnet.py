@@ -7,17 +7,12 @@ which use softplus(beta=1) for the activation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.errors import unknown
 from trainers.models.catalogue import models
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "softplus": F.softplus}
+from trainers.models.layers import Normalise, activation_of
 
 
 class _Block(nn.Module):
@@ -25,7 +20,7 @@ class _Block(nn.Module):
 
     def __init__(self, in_planes: int, planes: int, stride: int, activation: str) -> None:
         super().__init__()
-        self.act = _ACTIVATIONS[activation]
+        self.act = activation_of(activation)
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -45,34 +40,19 @@ class _Block(nn.Module):
 class PreActResNet18(nn.Module):
     """Stages of `width` x (1, 2, 4, 8) planes, two blocks each; 11.17 M parameters at width 64. Any H, W >= 8."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         *,
         num_classes: int,
         in_channels: int,
-        width: int,
+        width: int = 64,
         mean: Sequence[float],
         std: Sequence[float],
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if activation not in _ACTIVATIONS:
-            raise unknown("activation", activation, _ACTIVATIONS)
-        self.architecture: dict[str, Any] = {
-            "name": "preact-resnet-18",
-            "num_classes": num_classes,
-            "in_channels": in_channels,
-            "width": width,
-            "mean": list(mean),
-            "std": list(std),
-            "activation": activation,
-        }
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
-        self.act = _ACTIVATIONS[activation]
+        self.normalise = Normalise(mean, std)
+        self.act = activation_of(activation)
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.layer1 = nn.Sequential(_Block(width, width, 1, activation), _Block(width, width, 1, activation))
         self.layer2 = _stage(width, 2 * width, activation)
@@ -83,7 +63,7 @@ class PreActResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> logits (B, K)."""
-        out = self.conv1((x - self.mean) / self.std)
+        out = self.conv1(self.normalise(x))
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             out = stage(out)
         logits: Tensor = self.linear(self.act(self.bn(out)).mean((2, 3)))
@@ -91,7 +71,7 @@ class PreActResNet18(nn.Module):
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The outputs of the four stages after the activation, the last one's after batch norm as well; not pooled."""
-        first = self.layer1(self.conv1((x - self.mean) / self.std))
+        first = self.layer1(self.conv1(self.normalise(x)))
         second = self.layer2(first)
         third = self.layer3(second)
         last = self.bn(self.layer4(third))
