@@ -180,8 +180,8 @@ def _alternative(parts: Parts, document: Document, found: list[str]) -> Alternat
     addresses = dict(known_addresses(trial))
     searched = document.get(SEARCH, {})
     if isinstance(searched, Mapping):
-        kept = {address: _searched(str(address), given, addresses, found) for address, given in searched.items()}
-        searched = {address: given for address, given in kept.items() if given is not None}
+        kept = {str(address): _searched(str(address), given, addresses, found) for address, given in searched.items()}
+        searched = {address: kept[address] for address in sorted(kept) if kept[address] is not None}
     stated = {key: value for key, value in document.items() if key != SEARCH}
     base = validated(trial, stated, [*addresses, *SWEEP_KEYS, SEARCH], found)
     stand_in = base or TrialBase(method="cas", attacks=("linf",))

@@ -72,7 +72,7 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
             "seed": base.seed,
             "trials": sweep.trials,
             "spec": sweep.model_dump(mode="json"),
-            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "versions": versions(),
             "revision": revision(),
         }
     )
@@ -177,6 +177,10 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers())
     rows = trial.rows(base, about, "test", images, verdicts)
     job.store.write_results(about.trial, f"test-{about.weights}", rows)
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in VERSIONS} | {"python": platform.python_version()}
 
 
 def revision() -> str:

@@ -8,11 +8,9 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -83,7 +81,7 @@ def create(plan: Plan, storage: Storage, evaluation_id: str) -> Store:
         "seed": base.seed,
         "trials": 0,
         "spec": plan.document,
-        "versions": {name: version(name) for name in driver.VERSIONS} | {"python": platform.python_version()},
+        "versions": driver.versions(),
         "revision": driver.revision(),
     }
     if not storage.exists(f"{evaluation_id}/sweep.json"):

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 VERSION = 3
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
+EXPERIMENT = "experiment"
+"""The kind of a folder that an experiment made: it has trials and epochs, and no results."""
 _TIME = pa.timestamp("us", "UTC")
 _TEXT, _REAL, _WHOLE, _BIG = pa.string(), pa.float64(), pa.int32(), pa.int64()
 

@@ -11,7 +11,7 @@ import numpy as np
 from attacks.errors import InputError
 from sweep import alternatives, lease, tables
 from sweep.intervals import Floats, bootstrap
-from sweep.schema import EVALUATION
+from sweep.schema import EVALUATION, EXPERIMENT
 from sweep.settings import METHOD
 from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
@@ -27,7 +27,7 @@ def sweeps(storage: Storage) -> Rows:
 def _sweep(store: Store) -> dict[str, Any]:
     try:
         document = store.document()
-        if document.get("kind") != EVALUATION:
+        if document.get("kind") not in (EVALUATION, EXPERIMENT):
             sound(store)
     except InputError as e:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
@@ -79,6 +79,8 @@ def sound(store: Store) -> dict[str, Any]:
             f"{store.sweep_id} is an evaluation, not a sweep: see `{command('table', store)}`; the command that began "
             f"it goes on with it"
         )
+    if document.get("kind") == EXPERIMENT:
+        raise InputError(f"{store.sweep_id} is an experiment, not a sweep: see `{command('resume', store)}`")
     try:
         if isinstance(document["trials"], int) and isinstance(document["fingerprint"], str):
             document["spec"]["alternatives"]

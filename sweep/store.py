@@ -221,7 +221,7 @@ def _file(table: str, name: str) -> str:
 
 
 def _json(document: Row) -> bytes:
-    return (json.dumps(document, indent=2, sort_keys=True, default=str) + "\n").encode()
+    return (json.dumps(document, indent=2, default=str) + "\n").encode()
 
 
 def _parsed(data: bytes) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from sweep.cli.options import (
 
 if TYPE_CHECKING:
     from sweep.driver import Where
+    from sweep.storage import Storage
     from sweep.store import Store
 
 EXIT_FAILED_TRIALS = 3
@@ -102,9 +103,13 @@ def run(
         "test": test,
         "workers": workers,
     }
-    from sweep import layers
-    from sweep.settings import assignment, merge, nest
+    from sweep import layers, spaces
+    from sweep.settings import assignment, merge, nest, read_yaml
 
+    document = read_yaml(spaces.read(space), space)
+    if "experiment" in document:
+        _experiment(space, document, said, settings or budgets or profile, sweep_id, storage(storage_uri))
+        return
     flags = nest({address: value for address, value in said.items() if value is not None})
     if budgets is not None:
         from sweep.calibration import read_budgets
@@ -136,13 +141,39 @@ def resume(
     Example: sweep resume cas-20261120-213000-3f2a
     """
     from sweep import alternatives, status
+    from sweep.schema import EXPERIMENT
     from sweep.store import Store
 
     store = Store(storage(storage_uri), sweep_id)
+    if store.document().get("kind") == EXPERIMENT:
+        print(store.sweep_id, flush=True)
+        _show_experiment(store)
+        return
     alternatives.reload(status.sound(store)["spec"])
     place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
     print(store.sweep_id, flush=True)
     _drive(store, place, quiet)
+
+
+def _experiment(space: str, document: Any, said: Any, more: Any, sweep_id: str | None, kept: Storage) -> None:
+    from attacks.errors import InputError
+    from sweep import driver, experiments
+    from sweep.store import Store
+
+    if given := [address for address, value in said.items() if value is not None and address != "trials"]:
+        raise InputError(f"expected only --trials, --id and --storage for the experiment {space}, got {given[0]}")
+    if more:
+        raise InputError(f"expected only --trials, --id and --storage for the experiment {space}, got {more}")
+    store = Store(kept, driver.new_id(space) if sweep_id is None else sweep_id)
+    experiments.create(store, space, experiments.cases(document, space, said["trials"]))
+    print(store.sweep_id, flush=True)
+    _show_experiment(store)
+
+
+def _show_experiment(store: Store) -> None:
+    from sweep import experiments, render
+
+    render.show(experiments.run(store), percent={"of the points"})
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -45,7 +45,10 @@ from sweep.store import Store
         ("run cas --lr -1", "cas: optimizer.lr: expected lr >= 0, got -1.0"),
         ("run cas --epochs 0", "cas: optimizer.epochs: expected epochs >= 1, got 0"),
         ("run cas --seed -1", "cas: seed: expected >= 0, got -1"),
-        ("run cas --init pretrain:l3", "cas: init: expected pretrain:linf, pretrain:l2, pretrain:l1, a file or none, "),
+        (
+            "run cas --init pretrain:l3",
+            "cas: init: expected pretrain:linf, pretrain:l2, pretrain:l1, ",
+        ),
         ("run cas --init no.safetensors", "cas: init: cannot read the model no.safetensors: "),
         ("run cas --id a/b", "expected a sweep id of letters, digits and . _ = + -, got 'a/b'"),
         ("run cas --train-size 10000000", "expected 0 < train_size <= "),

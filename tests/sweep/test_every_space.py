@@ -19,21 +19,15 @@ from sweep.store import COMPLETE, Store
 Ended = subprocess.CompletedProcess[str]
 
 
+def is_experiment(space: str) -> bool:
+    return "experiment" in read_yaml(spaces.read(space), space)
+
+
 def run(space: str, folder: Path) -> Ended:
-    command = [
-        sys.executable,
-        "-m",
-        "sweep",
-        "run",
-        space,
-        "--trials",
-        "2",
-        "--seeds",
-        "0",
-        "--id",
-        space.replace("/", "-"),
-    ]
-    command += ["--profile", "smoke", "--dataset", "digits", "--storage", str(folder), "--max-concurrent", "1"]
+    where = ["--id", space.replace("/", "-"), "--storage", str(folder)]
+    few = ["--profile", "smoke", "--dataset", "digits", "--seeds", "0", "--max-concurrent", "1"]
+    command = [sys.executable, "-m", "sweep", "run", space, "--trials", "2", *where]
+    command += [] if is_experiment(space) else few
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
@@ -60,7 +54,7 @@ def test_a_space_runs(space: str, ended: dict[str, Future[Ended]], folder: Path)
     rows = store.trials().to_pylist()
     assert rows
     assert {row["state"] for row in rows} == {COMPLETE}
-    if "experiment" in read_yaml(spaces.read(space), space):
+    if is_experiment(space):
         return
     assert len(rows) == min(2, store.document()["trials"])
     judged = [row["trial"] for row in store.results().to_pylist() if row["split"] == "test"]

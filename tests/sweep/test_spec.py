@@ -14,11 +14,12 @@ from attacks.errors import InputError
 from sweep import spaces
 from sweep.alternatives import Alternative, Sweep, reload
 from sweep.layers import resolve
-from sweep.settings import nest
+from sweep.settings import nest, read_yaml
 from sweep.spec import known_addresses
 from trainers import models, sources
 from trainers.methods import CATALOGUE
 
+SPACES = [name for name in spaces.names() if "experiment" not in read_yaml(spaces.read(name), name)]
 SEARCH = """\
 method: cas
 search:
@@ -56,7 +57,7 @@ def faults(space: str, **overrides: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("dataset", sources.SOURCES)
-@pytest.mark.parametrize("space", spaces.names())
+@pytest.mark.parametrize("space", SPACES)
 def test_every_space_resolves_for_every_data_set(space: str, dataset: str) -> None:
     sweep = resolve(space, {"dataset": dataset})
 
@@ -320,7 +321,7 @@ def test_a_starting_model_is_read_before_anything_starts(tmp_path: Path) -> None
 # sweep.json
 
 
-@pytest.mark.parametrize("space", spaces.names())
+@pytest.mark.parametrize("space", SPACES)
 def test_a_sweep_comes_back_from_json(space: str) -> None:
     made = resolve(space, {})
     weights = {} if len(made.alternatives) > 1 else {"importance": {made.trial.trained()[0]: 2}}
