@@ -106,9 +106,14 @@ def document(base: TrialBase, one: Candidate, images: ImageSet, target: Target, 
 
 
 def expect_writable(path: Path) -> None:
-    """Before hours of work: is there a folder to write into, and is the file not there yet?"""
+    """Refuses, before hours of work, a file that exists or cannot be there."""
     if path.exists():
         raise InputError(f"{path} exists: choose another --out")
+    expect_folder(path)
+
+
+def expect_folder(path: Path) -> None:
+    """Refuses, before hours of work, a file in no folder."""
     if not path.parent.is_dir():
         raise InputError(f"expected a folder for --out, got {path.parent}, which is none")
 

@@ -21,6 +21,8 @@ EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 EXPERIMENT = "experiment"
 """The kind of a folder that an experiment made: it has trials and epochs, and no results."""
+TRADEOFF = "tradeoff"
+"""The space, and the kind, of a folder that `tradeoff` made; and the table of its matrix."""
 _TIME = pa.timestamp("us", "UTC")
 _TEXT, _REAL, _WHOLE, _BIG = pa.string(), pa.float64(), pa.int32(), pa.int64()
 
@@ -120,13 +122,31 @@ EPOCHS = {  # one row per trial and epoch
 }
 
 
+TRADEOFFS = {  # one row per attack trained on and attack, of a trade-off matrix
+    "sweep_id": _TEXT,
+    "trained_on": _TEXT,
+    "attack": _TEXT,
+    "before": _REAL,  # 0..1
+    "after": _REAL,
+    "effect": _REAL,  # after - before
+    "low": _REAL,  # its 95 % interval
+    "high": _REAL,
+}
+
+
 def _schema(name: str, columns: Mapping[str, pa.DataType]) -> pa.Schema:
     return pa.schema(list(columns.items()), metadata={"sweep.table": name, "sweep.version": str(VERSION)})
 
 
 TABLES: dict[str, pa.Schema] = {
     name: _schema(name, columns)
-    for name, columns in {"sweeps": SWEEPS, "trials": TRIALS, "results": RESULTS, "epochs": EPOCHS}.items()
+    for name, columns in {
+        "sweeps": SWEEPS,
+        "trials": TRIALS,
+        "results": RESULTS,
+        "epochs": EPOCHS,
+        TRADEOFF: TRADEOFFS,
+    }.items()
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from attacks.errors import InputError
 from sweep import alternatives, lease, tables
 from sweep.intervals import Floats, bootstrap
-from sweep.schema import EVALUATION, EXPERIMENT
+from sweep.schema import EVALUATION, EXPERIMENT, TRADEOFF
 from sweep.settings import METHOD
 from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
@@ -27,7 +27,7 @@ def sweeps(storage: Storage) -> Rows:
 def _sweep(store: Store) -> dict[str, Any]:
     try:
         document = store.document()
-        if document.get("kind") not in (EVALUATION, EXPERIMENT):
+        if document.get("kind") not in (EVALUATION, EXPERIMENT, TRADEOFF):
             sound(store)
     except InputError as e:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
@@ -74,10 +74,11 @@ def command(verb: str, store: Store, what: str = "") -> str:
 def sound(store: Store) -> dict[str, Any]:
     """sweep.json; InputError where the sweep is unknown, or where it is not what `run` wrote."""
     document = store.document()
-    if document.get("kind") == EVALUATION:
+    if (kind := document.get("kind")) in (EVALUATION, TRADEOFF):
+        what = {EVALUATION: "an evaluation", TRADEOFF: "a trade-off matrix"}[kind]
+        see = command("table", store) + ("" if kind == EVALUATION else " --split val")
         raise InputError(
-            f"{store.sweep_id} is an evaluation, not a sweep: see `{command('table', store)}`; the command that began "
-            f"it goes on with it"
+            f"{store.sweep_id} is {what}, not a sweep: see `{see}`; the command that began it goes on with it"
         )
     if document.get("kind") == EXPERIMENT:
         raise InputError(f"{store.sweep_id} is an experiment, not a sweep: see `{command('resume', store)}`")

@@ -93,6 +93,10 @@ class Store:
         """All epochs of the trial so far, over those written before."""
         self._put("epochs", key, self._owned(key, rows))
 
+    def write_tradeoff(self, rows: Iterable[Row]) -> None:
+        """The whole matrix."""
+        self._put(schema.TRADEOFF, schema.TRADEOFF, [{**row, "sweep_id": self.sweep_id} for row in rows])
+
     def commit_trial(self, row: Row) -> None:
         """The trial's row, last of all. The first COMPLETE row stands for ever: no later commit of the trial counts.
 
@@ -160,6 +164,9 @@ class Store:
 
     def results(self) -> pa.Table:
         return self._read("results")
+
+    def tradeoff(self) -> pa.Table:
+        return self._read(schema.TRADEOFF)
 
     def epochs(self) -> pa.Table:
         return self._read("epochs").sort_by([("number", "ascending"), ("trial", "ascending"), ("epoch", "ascending")])
