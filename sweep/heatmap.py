@@ -13,8 +13,8 @@ RED, BLUE = (178, 24, 43), (33, 102, 172)
 
 
 def heatmap(rows: Sequence[Mapping[str, Any]], names: Sequence[str], label: str, total: str, path: Path) -> None:
-    """Writes a PNG of the rows' `names`, each row named by its `label`: in percent, colours up to the largest value, that
-    of sums, the row and column called `total`, left out."""
+    """Writes a PNG of the rows' `names`, each row named by its `label`: in percent, colours up to the largest value
+    outside of the row and the column of sums, which are called `total`."""
     values = {(i, j): 100 * float(row[name]) for i, row in enumerate(rows) for j, name in enumerate(names)}
     single = [abs(v) for (i, j), v in values.items() if names[j] != total and rows[i][label] != total]
     largest = max(single) or 1.0

@@ -34,6 +34,7 @@ def storage(tmp_path: Path) -> Storage:
         ]
         store.write_results(f"k-{name}", "test", rows)
         store.write_epochs(f"k-{name}", [{"number": 0, "epoch": 1, "losses": {"linf": 0.5}}])
+        store.write_tradeoff([{"trained_on": "linf", "attack": "l2", "effect": 0.5}])
     return made
 
 
@@ -205,7 +206,7 @@ def test_what_is_not_a_select_is_told_so(storage: Storage, sql: str) -> None:
         ("select r.atack from results r", "unknown column 'atack': did you mean 'attack'?"),
         ('select "param.sampler.w" from trials', "unknown column 'param.sampler.w': did you mean 'param.sampler.w1'?"),
         ("select * from result", "unknown table 'result': did you mean 'results'?"),
-        ("select * from nothing_like_it", "unknown table 'nothing_like_it': known: epochs, results, sweeps, trials"),
+        ("select * from nothing_like_it", "unknown table 'nothing_like_it': known: epochs, results, sweeps, tradeoff, trials"),
     ],
 )
 def test_unknown_names_are_told_with_the_nearest(storage: Storage, sql: str, message: str) -> None:
