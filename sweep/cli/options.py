@@ -38,6 +38,21 @@ DataRootOption = Annotated[
 BudgetsOption = Annotated[
     str | None, typer.Option("--budgets", help="A budgets file, as `calibrate` writes; over the data set's own.")
 ]
+TrainedOnOption = Annotated[str | None, typer.Option(help="A data set by name, default digits-photo (embedded).")]
+WidthOption = Annotated[int | None, typer.Option(help="The network's width.")]
+InitOption = Annotated[
+    str | None, typer.Option(help="pretrain:linf|l2|l1, robustbench:NAME, a file (safetensors, .pt), or none.")
+]
+TrainSizeOption = Annotated[int | None, typer.Option(help="Train on a stratified part of this size.")]
+EvalSizeOption = Annotated[int | None, typer.Option(help="Judge on parts of this size of val and test.")]
+TrainStepsOption = Annotated[int | None, typer.Option(help="Attack steps in training.")]
+EvalStepsOption = Annotated[int | None, typer.Option(help="Attack steps in evaluation.")]
+ProfileOption = Annotated[
+    str | None, typer.Option(help="Settings over the usual ones: smoke (seconds), or a YAML file of your own.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="ADDRESS=VALUE", help="Any setting, such as optimizer.lr=0.05.")
+]
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", help="A running Ray cluster; default $RAY_ADDRESS, else a local one of our own."),
