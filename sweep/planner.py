@@ -131,9 +131,9 @@ class Planner(Searcher):
         self.job.store.commit_trial(row)
         self._note(task, row)
         self.listen("end", task, row)
-        for twin in [twin for twin in self.twins if twin.key == task.key and task.key in self.outcomes]:
+        while twin := next((one for one in self.twins if one.key in self.outcomes), None):
             self.twins.remove(twin)
-            self._commit(twin, self.outcomes[task.key])
+            self._commit(twin, self.outcomes[twin.key])
 
     def done(self) -> int:
         """How many runs have ended already."""

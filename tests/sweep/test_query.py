@@ -206,7 +206,10 @@ def test_what_is_not_a_select_is_told_so(storage: Storage, sql: str) -> None:
         ("select r.atack from results r", "unknown column 'atack': did you mean 'attack'?"),
         ('select "param.sampler.w" from trials', "unknown column 'param.sampler.w': did you mean 'param.sampler.w1'?"),
         ("select * from result", "unknown table 'result': did you mean 'results'?"),
-        ("select * from nothing_like_it", "unknown table 'nothing_like_it': known: epochs, results, sweeps, tradeoff, trials"),
+        (
+            "select * from nothing_like_it",
+            "unknown table 'nothing_like_it': known: epochs, results, sweeps, tradeoff, trials",
+        ),
     ],
 )
 def test_unknown_names_are_told_with_the_nearest(storage: Storage, sql: str, message: str) -> None:

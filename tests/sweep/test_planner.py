@@ -1,0 +1,130 @@
+"""The planner alone, fed with what Tune tells it: whenever its driver is killed, the next one plans what the first
+would have, runs nothing twice and loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.tune.search import Searcher
+
+from sweep.layers import resolve
+from sweep.planner import Planner
+from sweep.settings import nest
+from sweep.storage import Storage
+from sweep.store import Store
+from sweep.trial import Job
+
+SPACE = """\
+dataset: digits
+attacks: [linf, l1, fog]
+trials: 7
+seeds: [0, 5]
+controls: true
+methods:
+  sat: {search: {optimizer.lr: {values: [0.1, 0.2]}}}
+  e-at-all: {search: {sampler.forgetting: {low: 0.5, high: 1}}}
+"""
+
+
+def job(folder: Path) -> Job:
+    path = folder / "space.yaml"
+    path.write_text(SPACE)
+    sweep = resolve(str(path), nest({}))
+    store = Store(Storage(str(folder / "results")), "s")
+    store.create({"trials": sweep.trials})
+    return Job(store.storage.uri, "s", json.loads(json.dumps(sweep.model_dump(mode="json"))), "init", "data", "")
+
+
+class Tune:
+    """Runs one trial at a time; `value` says how each ends."""
+
+    def __init__(self, made: Job) -> None:
+        self.job, self.started = made, 0
+        self.ran: list[tuple[int, str, int, bool]] = []
+
+    def drive(self, runs: int | None = None) -> Planner:
+        """A driver that is killed while its trial number `runs` is running, if that many are left."""
+        planner = Planner(self.job, lambda *_: None)
+        while True:
+            self.started += 1
+            suggested = planner.suggest(str(self.started))
+            if suggested is Searcher.FINISHED:
+                return planner
+            assert suggested is not None, "one trial at a time: there is always a next one, or none"
+            if runs == 0:
+                return planner
+            runs = None if runs is None else runs - 1
+            self._end(planner, suggested["task"])
+
+    def _end(self, planner: Planner, task: dict[str, Any]) -> None:
+        value = int(task["key"], 16) % 997 / 997
+        self.ran.append((task["number"], task["key"], task["seed"], task["replay"] is not None))
+        probabilities = {"linf": 0.5 + value / 4, "l1": 0.25, "fog": 0.25 - value / 4}
+        self.job.store.write_epochs(task["key"], [{"epoch": 1, "probabilities": probabilities}])
+        outcome = {"state": "COMPLETE", "value": value}
+        planner.on_trial_complete(str(self.started), {"outcome": json.dumps(outcome)})
+
+
+def rows(made: Job) -> list[tuple[Any, ...]]:
+    return [
+        (row["number"], row["method"], row["params"], row["seed"], row["replay"], row["state"], row["value"])
+        for row in made.store.trials().to_pylist()
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    tune = Tune(job(tmp_path_factory.mktemp("undisturbed")))
+    tune.drive()
+    return rows(tune.job)
+
+
+def test_each_configuration_has_its_seeds_and_its_controls(undisturbed: list[tuple[Any, ...]]) -> None:
+    """SAT's probabilities are fixed: no control. Numbers 0 and 1 are the defaults of the two methods."""
+    assert [row[1] for row in undisturbed if row[0] == 0] == ["sat"] * 2
+    for number in range(7):
+        mine = [row for row in undisturbed if row[0] == number]
+        assert sorted((row[3], row[4]) for row in mine) == (
+            [(0, False), (5, False)] if mine[0][1] == "sat" else [(0, False), (0, True), (5, False), (5, True)]
+        )
+    assert {row[5] for row in undisturbed} == {"COMPLETE"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_drivers_that_are_killed_leave_what_an_undisturbed_one_does(
+    seed: int, tmp_path: Path, undisturbed: list[tuple[Any, ...]]
+) -> None:
+    rng, tune = np.random.default_rng(seed), Tune(job(tmp_path))
+    for _ in range(int(rng.integers(1, 6))):
+        tune.drive(int(rng.integers(0, 5)))
+    planner = tune.drive()
+    assert rows(tune.job) == undisturbed
+    assert len(set(tune.ran)) == len(tune.ran), "nothing ran to its end twice"
+    assert planner.done() == len(undisturbed)
+
+
+def test_a_control_of_several_trials_at_a_time_is_not_forgotten(tmp_path: Path) -> None:
+    """Where all have been proposed but one still runs that will want a control, Tune is asked to come back."""
+    made = job(tmp_path)
+    planner = Planner(made, lambda *_: None)
+    running: dict[str, dict[str, Any]] = {}
+    for trial in range(100):
+        suggested = planner.suggest(str(trial))
+        if suggested is None or suggested is Searcher.FINISHED:
+            break
+        running[str(trial)] = suggested["task"]
+    assert suggested is None
+    while running:
+        trial_id, task = running.popitem()
+        made.store.write_epochs(task["key"], [{"epoch": 1, "probabilities": {"linf": 0.5, "l1": 0.25, "fog": 0.25}}])
+        planner.on_trial_complete(trial_id, {"outcome": json.dumps({"state": "COMPLETE", "value": 0.5})})
+        suggested = planner.suggest(f"{trial_id}-next")
+        if isinstance(suggested, dict):
+            running[f"{trial_id}-next"] = suggested["task"]
+    assert suggested is Searcher.FINISHED
+    adaptive = [row for row in made.store.trials().to_pylist() if row["method"] == "e-at-all"]
+    assert sum(row["replay"] for row in adaptive) == len(adaptive) / 2 > 0
