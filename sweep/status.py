@@ -45,9 +45,14 @@ def trials(store: Store) -> Rows:
     for row in store.epochs().select(["trial", "epoch"]).to_pylist():
         epochs[row["trial"]] = max(row["epoch"], epochs.get(row["trial"], 0))
     sweep = alternatives.reload(document["spec"])
+
+    def planned(params: dict[str, Any]) -> Any:
+        usual = sweep.alternatives[sweep.name(params)].trial.recipe().epochs
+        return params.get("optimizer.epochs", usual)
+
     return [
         {name: row[name] for name in ("number", "method", "seed", "replay", "key", "state", "value")}
-        | {"epochs": f"{epochs.get(row['key'], 0)}/{sweep.configure(json.loads(row['params'])).recipe().epochs}"}
+        | {"epochs": f"{epochs.get(row['key'], 0)}/{planned(json.loads(row['params']))}"}
         | {"seconds": row["seconds"], "error": row["error"]}
         for row in store.trials().to_pylist()
     ]
