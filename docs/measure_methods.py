@@ -26,14 +26,21 @@ attacks:
 ROW = "  autoattack-custom-{norm}: {{num_targets: 3}}\n"
 NORMS = ("linf", "l2", "l1")
 METHODS = 8
+COST = """
+    select method, round(avg(forwards), 1) as forwards, round(avg(backwards), 1) as backwards,
+        round(max(list_max(picks) / list_sum(picks)), 2) as "largest share of an attack"
+    from (select trial, forwards, backwards, cast(json_extract(counts, '$.*') as double[]) as picks from epochs)
+    join trials on trial = key where sweep_id = 'compare' group by method order by method
+"""
 
 
-def call(*command: str) -> None:
-    subprocess.run([sys.executable, *command], check=True)
+def call(*command: str, told: bool = False) -> None:
+    """Runs a Python program; what it prints goes to stdout only where it is `told`."""
+    subprocess.run([sys.executable, *command], check=True, stdout=sys.stdout if told else sys.stderr)
 
 
-def sweep(folder: Path, *arguments: str) -> None:
-    call("-m", "sweep", *arguments, "--storage", str(folder / "results"))
+def sweep(folder: Path, *arguments: str, told: bool = False) -> None:
+    call("-m", "sweep", *arguments, "--storage", str(folder / "results"), told=told)
 
 
 def main() -> None:
@@ -55,9 +62,10 @@ def main() -> None:
     models = ["compare/pretrained", *(f"compare/{number}" for number in range(METHODS))]
     judges = ["--attacks", ",".join(f"autoattack-custom-{norm}" for norm in NORMS), "--budgets", str(budgets)]
     judges += ["--eval-steps", "50", "--n", "200", "--checked", "0"]
-    sweep(folder, "evaluate", *models, *judges, "--id", "compare-lp", "--format", "md", *data)
+    sweep(folder, "evaluate", *models, *judges, "--id", "compare-lp", *data)
     for table in ("compare", "compare-lp"):
-        sweep(folder, "table", table, "--format", "md")
+        sweep(folder, "table", table, "--format", "md", told=True)
+    sweep(folder, "query", COST, "--format", "md", told=True)
 
 
 if __name__ == "__main__":

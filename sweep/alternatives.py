@@ -129,6 +129,12 @@ class Sweep(Strict):
             number -= alternative.cells()
         raise IndexError(number)
 
+    def reached(self) -> list[str]:
+        """The alternatives that its trials can be of: a search begins with each one's defaults."""
+        if self.searcher != GRID:
+            return list(self.alternatives)[: self.trials]
+        return list(dict.fromkeys(self.name(self.cell(number)) for number in range(self.trials)))
+
     def named(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """An alternative's values as a configuration of the sweep."""
         return ({METHOD: name} if len(self.alternatives) > 1 else {}) | dict(params)

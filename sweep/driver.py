@@ -133,8 +133,8 @@ REPORTED = {"best": "the best model", "all": "every model"}
 
 
 def _defaults(sweep: Sweep) -> list[Task]:
-    """Each alternative's base trial, with each seed."""
-    return [Task(0, sweep.named(name, {}), "", seed) for name in sweep.alternatives for seed in sweep.seeds]
+    """The base trials of the alternatives that are to be run, with each seed."""
+    return [Task(0, sweep.named(name, {}), "", seed) for name in sweep.reached() for seed in sweep.seeds]
 
 
 def _while_held(lease: Lease, listen: Listener, check: Callable[[], None]) -> Listener:

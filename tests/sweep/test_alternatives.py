@@ -145,6 +145,16 @@ def test_a_grid_has_all_cells_the_last_address_changing_first(tmp_path: Path) ->
     ]
 
 
+def test_fewer_trials_reach_fewer_alternatives(tmp_path: Path) -> None:
+    text = "searcher: grid\nmethods: {cas: {search: {sampler.w1: {values: [1, 2]}}}, sat: {}, avg: {}}"
+    assert [joint(tmp_path, text, trials=n).reached() for n in (2, 3, 9)] == [
+        ["cas"],
+        ["cas", "sat"],
+        ["cas", "sat", "avg"],
+    ]
+    assert joint(tmp_path, trials=2).reached() == ["sat", "cas"]
+
+
 def test_a_configuration_has_each_seed(tmp_path: Path) -> None:
     sweep = joint(tmp_path, GRID)
     trials = [sweep.configure({"sampler.w1": 2, "sampler.w3": 0.5}, seed) for seed in sweep.seeds]
