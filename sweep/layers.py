@@ -9,7 +9,7 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import spaces
 from sweep.alternatives import SWEEP_KEYS, Sweep, load_sweep, told_once
-from sweep.settings import METHOD, METHODS, SEARCH, Document, flatten, merge, nest, read_yaml
+from sweep.settings import METHOD, METHODS, SEARCH, Document, distinct, flatten, merge, nest, read_yaml
 from sweep.spec import Parts, fault_of, is_made_here, read_start
 from trainers import methods
 from trainers.parts import PARTS
@@ -48,12 +48,16 @@ def _alternatives(given: Any, shared: Document, space: str) -> dict[str, Documen
     """The documents of a joint space's alternatives, by name: what each says over what the space says for all. One that
     names a `space` begins with that; one that names no method is called as it. A list is one of spaces."""
     if isinstance(given, list):
+        if fault := fault_of(lambda: distinct(tuple(map(str, given))), f"{space}: {METHODS}"):
+            raise InputError(fault[0])
         given = {str(name): {SPACE: str(name)} for name in given}
     if not isinstance(given, Mapping) or not given or not all(isinstance(v or {}, Mapping) for v in given.values()):
         raise InputError(f"{space}: expected {METHODS} to name spaces, or settings by name, got {given!r}")
     found = {}
     for name, settings in given.items():
         own = nest(settings or {}, f"{space}: {name}")
+        if whole := sorted(own.keys() & set(SWEEP_KEYS)):
+            raise InputError(f"{space}: expected {whole[0]} beside {METHODS}, for all of them, got it under {name}")
         base = own.pop(SPACE, None)
         begun = read_yaml(spaces.read(str(base)), str(base)) if base is not None else {METHOD: str(name)}
         if METHODS in begun:

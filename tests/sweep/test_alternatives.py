@@ -88,6 +88,9 @@ def test_a_kept_sweep_comes_back(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("methods: [casx]", "unknown search space 'casx': did you mean 'cas'? (your own: a path that ends in .yaml)"),
+        ("methods: [sat, sat]", "methods: expected each once, got sat twice"),
+        ("methods: []", "methods: expected at least one, got none"),
+        ("methods: {sat: {seeds: [1]}}", "expected seeds beside methods, for all of them, got it under sat"),
         ("methods: {}", "expected methods to name spaces, or settings by name, got {}"),
         ("methods: [sat]\nmethod: cas", "expected no method beside methods, got 'cas'"),
         ("methods: {a: {space: compare}}", "expected a space of one method for a, got compare, a joint one"),

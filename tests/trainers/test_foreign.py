@@ -102,7 +102,28 @@ class Harmful:
         (lambda: saved(without("") | {"more": torch.ones(2)}), r"expected more to be absent in a preact.*got \(2,\)"),
         (lambda: saved({"a": torch.ones(2)}), "expected the weights of a PreActResNet-18, ResNet-18,.* got 1 others"),
         (lambda: saved({"epoch": 3}), "expected weights, by name or under state_dict,.* got others"),
+        (lambda: saved({"state_dict": None}), "expected weights, by name or under state_dict,.* got others"),
         (lambda: saved(torch.ones(3)), "expected weights by name, got Tensor"),
+        (lambda: saved(without("") | {"more": torch.ones(())}), r"expected more to be absent in a .*got \(\)"),
+        (lambda: saved(without("") | {"mu": torch.ones(3)}), "a mean and a std, or neither, got mu alone: model file"),
+        (lambda: saved(without("") | {"normalize.more": torch.ones(3)}), r"expected normalize\.more to be absent"),
+        (
+            lambda: saved(without("") | {"mean": torch.ones(3), "std": torch.zeros(3)}),
+            "expected 3 means and 3 stds > 0, .*: model file",
+        ),
+        (lambda: saved(without("") | {"conv1.weight": torch.ones(3)}), "expected the weights of a PreActResNet-18"),
+        (
+            lambda: saved(without("") | {"linear.weight": torch.ones(1, 16)}),
+            "expected a whole num_classes >= 2, got 1 .*: model file",
+        ),
+        (
+            lambda: saved(without("") | {"bn.bias": torch.ones(16, dtype=torch.cfloat)}),
+            r"expected dense floating-point weights, got bn\.bias \(complex64, strided, cpu\)",
+        ),
+        (
+            lambda: saved(without("") | {"bn.bias": torch.ones(16, device="meta")}),
+            r"expected dense floating-point weights, got bn\.bias \(float32, strided, meta\)",
+        ),
         (lambda: saved(without(""))[:500], "expected a checkpoint of nothing but weights, got model file"),
         (lambda: pickle.dumps(Harmful()), "expected a checkpoint of nothing but weights, got model file"),
         (lambda: saved({"state_dict": Harmful()}), "expected a checkpoint of nothing but weights, got model file"),
@@ -115,6 +136,32 @@ def test_what_is_no_checkpoint_of_ours_to_read_is_refused_in_one_line(
         models.loads(data())
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_cut_short_anywhere_is_refused(zipped: bool) -> None:
+    """Of both formats of torch.save: where it is cut decides which of Python's errors torch raises."""
+    file = io.BytesIO()
+    torch.save(without(""), file, _use_new_zipfile_serialization=zipped)
+    data = file.getvalue()
+    for length in (*range(0, 64, 3), *range(64, len(data), len(data) // 60)):
+        with pytest.raises(InputError) as caught:
+            models.loads(data[:length], origin="cut")
+        assert "cut" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_small_file_that_states_a_huge_width_allocates_nothing() -> None:
+    """Repeated by stride: a few bytes on disk, weights of hundreds of GB in a model of that width."""
+    data = saved(without("") | {"conv1.weight": torch.ones(1).expand(10_000, 3, 3, 3)})
+    assert len(data) < 100_000
+    with pytest.raises(InputError, match=r"to be \(80000,\) in a preact-resnet-18, got \(16,\)"):
+        models.loads(data)
+
+
+def test_weights_are_found_beside_other_tensors() -> None:
+    model = narrow("resnet-18")
+    assert models.loads(saved({"loss": torch.ones(()), "net": dict(model.state_dict())}))(X).equal(model(X))
 
 
 # RobustBench

@@ -33,7 +33,7 @@ def trained(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", models.models.names())
-@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 64, 64)])
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 64, 64), (1, 8, 8), (3, 16, 16)])
 def test_a_model_is_logits_and_an_architecture(name: str, shape: tuple[int, int, int]) -> None:
     model = narrow(name=name, num_classes=7, in_channels=shape[0])
     logits = model(torch.rand(2, *shape))
@@ -43,6 +43,16 @@ def test_a_model_is_logits_and_an_architecture(name: str, shape: tuple[int, int,
     again = models.create(**json.loads(json.dumps(architecture)))
     assert again.architecture == architecture
     assert architecture["name"] == name
+
+
+@pytest.mark.parametrize("name", models.models.names())
+def test_gradients_reach_the_image_and_every_parameter(name: str) -> None:
+    model, x = narrow(name=name, width=8), torch.rand(4, 3, 16, 16, requires_grad=True)
+    F.cross_entropy(model(x), torch.arange(4)).backward()
+    for tensor in (x, *model.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+        assert tensor.grad.any()
 
 
 @pytest.mark.parametrize("name", models.models.names())

@@ -4,7 +4,6 @@ GAIRAT and RobustBench keep them; and RobustBench's own zoo."""
 from __future__ import annotations
 
 import io
-import pickle
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +16,12 @@ from trainers.models.catalogue import create
 from trainers.models.layers import ACTIVATIONS
 
 State = dict[str, Tensor]
+Sizes = dict[str, tuple[int, ...]]
 INSIDE = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict")
 """Under which keys a file may hold the weights."""
 AROUND = ("module.", "model.", "net.", "backbone.")
 """What wrappers put before each name."""
-UNUSED = ("sub_block1.", "normalize.", "num_batches_tracked")
+UNUSED = ("sub_block1.", ".num_batches_tracked")
 """TRADES' Wide ResNet keeps a group of blocks that its forward leaves out."""
 MEANS, STDS = ("mean", "mu", "normalize.mean"), ("std", "sigma", "normalize.std")
 
@@ -41,7 +41,7 @@ def loads(data: bytes, *, origin: str = "checkpoint", activation: str | None = N
         with warnings.catch_warnings():  # of other pickle protocols
             warnings.simplefilter("ignore", UserWarning)
             held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes torch raise most of Python's
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"expected a checkpoint of nothing but weights, got {origin} ({reason})") from None
     return converted(_weights(held, origin), origin, activation)
@@ -49,65 +49,83 @@ def loads(data: bytes, *, origin: str = "checkpoint", activation: str | None = N
 
 def converted(weights: Mapping[str, Tensor], origin: str, activation: str | None = None) -> nn.Module:
     """The model of these weights, in eval mode; see `loads`."""
+    _expect_numbers(weights, origin)
     state = {name: tensor for name, tensor in weights.items() if not _is_left_out(name)}
-    shape = _normalisation(weights) | _shape({name: tuple(t.shape) for name, t in state.items()}, origin)
+    shape = _normalisation(weights, origin) | _shape(_sizes(state), origin)
     softplus = shape["name"] == "preact-resnet-18" and shape["mean"] is None
-    model = create(**shape, activation=activation or ("softplus" if softplus else "relu"))
-    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_left_out(name)}
-    wrong = [name for name in sorted(own.keys() | state.keys()) if _size(own.get(name)) != _size(state.get(name))]
-    if wrong:
-        wanted, got = _size(own.get(wrong[0])), _size(state.get(wrong[0]))
-        raise InputError(
-            f"expected {wrong[0]} to be {wanted or 'absent'} in a {shape['name']}, got {got or 'none'}: {origin}"
-        )
+    shape["activation"] = activation or ("softplus" if softplus else "relu")
+    _expect_all(_sizes(state), shape, origin)
+    model = create(**shape)
     model.load_state_dict(state, strict=False)  # all but the counts of batches
     return model.eval()
 
 
+def _expect_numbers(weights: Mapping[str, Tensor], origin: str) -> None:
+    for name, tensor in weights.items():
+        plain = tensor.layout == torch.strided and tensor.device.type != "meta"
+        if not (plain and (tensor.is_floating_point() or _is_left_out(name))):
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}".replace("torch.", "")
+            raise InputError(f"expected dense floating-point weights, got {name} ({kind}): {origin}")
+
+
+def _expect_all(sizes: Sizes, shape: dict[str, Any], origin: str) -> None:
+    """The architecture has these tensors and no others; allocates nothing, whatever width a bad file states."""
+    try:
+        with torch.device("meta"):
+            own = _sizes(create(**shape).state_dict())
+    except InputError as error:
+        raise InputError(f"{error}: {origin}") from None
+    for name in sorted(own.keys() | sizes.keys()):
+        if not _is_left_out(name) and own.get(name) != sizes.get(name):
+            wanted, got = own.get(name, "absent"), sizes.get(name, "none")
+            raise InputError(f"expected {name} to be {wanted} in a {shape['name']}, got {got}: {origin}")
+
+
 def _weights(held: Any, origin: str) -> State:
     """The state dict in what the file held, without what wrappers put before the names."""
-    while isinstance(held, Mapping) and not any(isinstance(value, Tensor) for value in held.values()):
-        inside = next((key for key in INSIDE if key in held), None)
-        if inside is None:
-            raise InputError(f"expected weights, by name or under {', '.join(INSIDE)}, got others: {origin}")
-        held = held[inside]
+    while isinstance(held, Mapping) and (inside := [k for k in INSIDE if k in held and isinstance(held[k], Mapping)]):
+        held = held[inside[0]]
     if not isinstance(held, Mapping):
         raise InputError(f"expected weights by name, got {type(held).__name__}: {origin}")
     state = {str(name): tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+    if not state:
+        raise InputError(f"expected weights, by name or under {', '.join(INSIDE)}, got others: {origin}")
     while prefix := next((p for p in AROUND if sum(name.startswith(p) for name in state) > len(state) / 2), None):
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
 def _is_left_out(name: str) -> bool:
-    return name in MEANS + STDS or name.startswith(UNUSED[:2]) or name.endswith(UNUSED[2])
+    return name in MEANS + STDS or name.startswith(UNUSED[0]) or name.endswith(UNUSED[1])
 
 
-def _normalisation(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    found = {
-        kind: next((weights[name].flatten().tolist() for name in names if name in weights), None)
-        for kind, names in (("mean", MEANS), ("std", STDS))
-    }
-    return found if all(found.values()) else {"mean": None, "std": None}
+def _normalisation(weights: Mapping[str, Tensor], origin: str) -> dict[str, Any]:
+    means, stds = ([name for name in names if name in weights] for names in (MEANS, STDS))
+    if bool(means) != bool(stds):
+        raise InputError(f"expected a mean and a std, or neither, got {(means + stds)[0]} alone: {origin}")
+    if not means:
+        return {"mean": None, "std": None}
+    return {"mean": weights[means[0]].flatten().tolist(), "std": weights[stds[0]].flatten().tolist()}
 
 
-def _shape(shapes: Mapping[str, tuple[int, ...]], origin: str) -> dict[str, Any]:
+def _shape(shapes: Sizes, origin: str) -> dict[str, Any]:
     """What `create` takes, from the tensors' names and shapes."""
-    stem, head = shapes.get("conv1.weight"), shapes.get("linear.weight") or shapes.get("fc.weight")
+    stem, head = shapes.get("conv1.weight", ()), shapes.get("linear.weight") or shapes.get("fc.weight", ())
+    first = shapes.get("block1.layer.0.conv1.weight", ())
     blocks = sum(name.startswith("block1.layer.") and name.endswith(".conv1.weight") for name in shapes)
     name = None
-    if blocks in (4, 5) and "fc.weight" in shapes:
-        name, width = f"wide-resnet-{6 * blocks + 4}-10", shapes["block1.layer.0.conv1.weight"][0]
-    elif stem and "layer4.1.conv2.weight" in shapes and "layer1.2.conv1.weight" not in shapes:
+    if blocks in (4, 5) and "fc.weight" in shapes and first:
+        name, width = f"wide-resnet-{6 * blocks + 4}-10", first[0]
+    elif "layer4.1.conv2.weight" in shapes and "layer1.2.conv1.weight" not in shapes and stem:
         name, width = ("preact-resnet-18" if "bn.weight" in shapes else "resnet-18"), stem[0]
-    if name is None or stem is None or head is None:
+    if name is None or len(stem) != 4 or len(head) != 2:
         known = "PreActResNet-18, ResNet-18, WideResNet-28-10 or -34-10"
         raise InputError(f"expected the weights of a {known}, got {len(shapes)} others: {origin}")
     return {"name": name, "width": width, "in_channels": stem[1], "num_classes": head[0]}
 
 
-def _size(tensor: Tensor | None) -> tuple[int, ...]:
-    return () if tensor is None else tuple(tensor.shape)
+def _sizes(state: Mapping[str, Tensor]) -> Sizes:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def load_robustbench(name: str, dataset: str = "cifar10") -> nn.Module:
