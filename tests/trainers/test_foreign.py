@@ -121,6 +121,14 @@ class Harmful:
             r"expected dense floating-point weights, got bn\.bias \(complex64, strided, cpu\)",
         ),
         (
+            lambda: saved(without("") | {"mean": torch.ones(3, dtype=torch.cfloat), "std": torch.ones(3)}),
+            r"expected dense floating-point weights, got mean \(complex64",
+        ),
+        (
+            lambda: saved(without("") | {"bn.bias": torch.ones(16).to_sparse()}),
+            r"expected dense floating-point weights, got bn\.bias \(float32, sparse_coo, cpu\)",
+        ),
+        (
             lambda: saved(without("") | {"bn.bias": torch.ones(16, device="meta")}),
             r"expected dense floating-point weights, got bn\.bias \(float32, strided, meta\)",
         ),
@@ -152,11 +160,14 @@ def test_a_file_cut_short_anywhere_is_refused(zipped: bool) -> None:
 
 
 def test_a_small_file_that_states_a_huge_width_allocates_nothing() -> None:
-    """Repeated by stride: a few bytes on disk, weights of hundreds of GB in a model of that width."""
-    data = saved(without("") | {"conv1.weight": torch.ones(1).expand(10_000, 3, 3, 3)})
-    assert len(data) < 100_000
-    with pytest.raises(InputError, match=r"to be \(80000,\) in a preact-resnet-18, got \(16,\)"):
-        models.loads(data)
+    """At these widths any allocation is refused at once by the machine, with another error."""
+    repeated = saved(without("") | {"conv1.weight": torch.ones(1).expand(1_000_000, 3, 3, 3)})
+    assert len(repeated) < 100_000
+    with pytest.raises(InputError, match=r"expected dense floating-point weights, got conv1\.weight"):
+        models.loads(repeated)
+    wide = without("") | {"conv1.weight": torch.ones(1_000_000, 1, 1, 1)}
+    with pytest.raises(InputError, match=r"to be \(8000000,\) in a preact-resnet-18, got \(16,\)"):
+        models.loads(saved(wide))
 
 
 def test_weights_are_found_beside_other_tensors() -> None:
@@ -191,6 +202,13 @@ def test_a_model_of_the_zoo_that_computes_something_else_is_refused(monkeypatch:
     model.register_forward_hook(lambda *_: torch.zeros(4, 7))
     zoo(monkeypatch, model)
     with pytest.raises(InputError, match="got other logits than theirs: robustbench:A"):
+        foreign.load_robustbench("A")
+
+
+def test_what_the_zoo_does_not_have_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo(monkeypatch, narrow())
+    monkeypatch.setattr(sys.modules["robustbench.utils"], "load_model", lambda **named: {}[named["model_name"]])
+    with pytest.raises(InputError, match=r"cannot load robustbench:A for cifar10: KeyError 'A'"):
         foreign.load_robustbench("A")
 
 

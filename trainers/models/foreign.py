@@ -61,9 +61,11 @@ def converted(weights: Mapping[str, Tensor], origin: str, activation: str | None
 
 
 def _expect_numbers(weights: Mapping[str, Tensor], origin: str) -> None:
+    """Each weight is there in full: a tensor that repeats its few numbers by stride may state any size."""
     for name, tensor in weights.items():
-        plain = tensor.layout == torch.strided and tensor.device.type != "meta"
-        if not (plain and (tensor.is_floating_point() or _is_left_out(name))):
+        dense = tensor.layout == torch.strided and tensor.device.type != "meta"
+        full = dense and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+        if not (full and (tensor.is_floating_point() or name.endswith(UNUSED[1]))):
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}".replace("torch.", "")
             raise InputError(f"expected dense floating-point weights, got {name} ({kind}): {origin}")
 
@@ -137,7 +139,11 @@ def load_robustbench(name: str, dataset: str = "cifar10") -> nn.Module:
         raise InputError(f"expected the package robustbench for robustbench:{name}: pip install robustbench") from error
     model, _, threat = name.partition("@")
     origin = f"robustbench:{name}"
-    theirs = load_model(model_name=model, dataset=dataset, threat_model=threat or "Linf").eval()
+    try:
+        theirs = load_model(model_name=model, dataset=dataset, threat_model=threat or "Linf").eval()
+    except Exception as error:  # of a name that it does not know, or of the network
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:120]
+        raise InputError(f"the package robustbench cannot load {origin} for {dataset}: {reason}") from error
     x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     weights = _weights(theirs.state_dict(), origin)
     with torch.no_grad():
