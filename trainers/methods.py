@@ -67,7 +67,7 @@ CATALOGUE: dict[str, Entry] = {
         "cas-bandit",
         objective="hybrid",
         settings=_TEN_EPOCHS | {"importance": "balanced"},
-        source="cas-bandit, Alg. 1, Sec. 5.1; the schedule and the window are our readings",
+        source="cas-bandit, Alg. 1, Sec. 5.1; the schedule, the window and the rewards' weights are our readings",
     ),
     "sat": Entry(
         "sat",
@@ -279,26 +279,23 @@ def _part(kind: str, settings: dict[str, Any]) -> Any:
     return made(**settings)
 
 
-IMPORTANCE = ("balanced", "normalised", "as_published", "none")
+IMPORTANCE = ("balanced", "as_published", "none")
 
 
 def importance(reading: str | Mapping[str, float], families: Mapping[str, str]) -> dict[str, float]:
     """The importance weight of each attack (name -> family), 1 for all but the lp ones. With m attacks, m_p of them lp,
     "balanced" gives those (m - m_p) / m_p, so that both groups weigh the same, as the text and Table 10 of
-    cas-three-phase mean and cas-bandit states; "normalised" divides these by their sum, which matters to cas-bandit
-    alone, whose rewards scale with them; "as_published" gives (m - m_p) / m (Eq. 6), which lowers them; "none" 1.
-    Where all are lp, or none is, all weigh the same. A mapping gives each attack that it names its weight."""
+    cas-three-phase mean and cas-bandit states; "as_published" gives (m - m_p) / m (Eq. 6), which lowers them; "none" 1.
+    Where all are lp, or none is, all weigh 1. A mapping gives each attack that it names its weight."""
     if not isinstance(reading, str):
         return _given(reading, families)
     if reading not in IMPORTANCE:
         raise unknown("importance", reading, IMPORTANCE)
     m, m_p = len(families), sum(family == "lp" for family in families.values())
-    factor = 1.0
-    if reading != "none" and 0 < m_p < m:
-        factor = (m - m_p) / (m if reading == "as_published" else m_p)
-    weights = {name: factor if family == "lp" else 1.0 for name, family in families.items()}
-    total = sum(weights.values()) if reading == "normalised" else 1.0
-    return {name: weight / total for name, weight in weights.items()}
+    if reading == "none" or m_p in (0, m):
+        return dict.fromkeys(families, 1.0)
+    factor = (m - m_p) / (m_p if reading == "balanced" else m)
+    return {name: factor if family == "lp" else 1.0 for name, family in families.items()}
 
 
 def _given(weights: Mapping[str, float], families: Mapping[str, str]) -> dict[str, float]:

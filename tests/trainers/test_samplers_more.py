@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from time import thread_time
 from typing import Any
 
@@ -129,7 +129,7 @@ class TestEvery:
 def bandit(*told: tuple[str, float], weights: tuple[float, ...] = (1.0, 1.0, 1.0), **settings: Any) -> CasBandit:
     """Over a, b, c..., after batches on which (attack, loss) was seen. Each loss is a batch of two images' mean."""
     names = "abcdefgh"[: len(weights)]
-    made = CasBandit(**settings)
+    made = CasBandit(**{"normalised": False} | settings)
     made.start(list(names), dict(zip(names, weights, strict=True)), None)
     tell(made, *told)
     return made
@@ -165,6 +165,30 @@ class TestCasBandit:
         (-4/3 * 0 + -1/3 * -2 + 5/3 * -1) / (16/9 + 1/9 + 25/9) = -1 / (42/9) = -3/14, the reward 2 * 3/14."""
         told = (("a", 1.0), ("a", math.exp(-2)), ("b", 1.0), ("a", math.exp(-1)))
         assert rewards(bandit(*told, weights=(2.0, 1.0), **SELF)) == pytest.approx([3 / 7, 0.0])
+
+    def test_normalised_rewards_weigh_by_shares(self) -> None:
+        """Weights 2 and 1 are 2/3 and 1/3: a third of the rewards; how much the weights are in all does not matter."""
+        told = (("a", 1.0), ("a", math.exp(-2)), ("b", 1.0), ("a", math.exp(-1)))
+        shares = bandit(*told, weights=(2.0, 1.0), normalised=True, **SELF)
+        assert rewards(shares) == pytest.approx([1 / 7, 0.0])
+        scaled = bandit(*told, weights=(20.0, 10.0), normalised=True, **SELF)
+        assert scaled.probabilities(None) == pytest.approx(shares.probabilities(None))
+
+    def test_with_weights_as_printed_one_attack_is_drawn_for_ever(self) -> None:
+        """The paper's 21 attacks of weights 6 and 1, losses that only their noise of 10 % moves."""
+        longest = {}
+        for normalised in (False, True):
+            rng = np.random.default_rng(3)
+            sampler = CasBandit(normalised=normalised)
+            names = [str(j) for j in range(21)]
+            sampler.start(names, {name: 6.0 if j < 3 else 1.0 for j, name in enumerate(names)}, None)
+            drawn = []
+            for _ in range(600):
+                drawn += sampler.choose(BATCH, rng)
+                tell(sampler, (drawn[-1], math.exp(0.1 * rng.normal())))
+            longest[normalised] = max(len(list(run)) for _, run in groupby(drawn))
+        assert longest[False] > 100
+        assert longest[True] < 10
 
     def test_eq_6_ordinal_counts_the_attacks_own_batches(self) -> None:
         """The same losses at 0, 1, 2: slope (-1 * 0 + 0 * -2 + 1 * -1) / 2 = -1/2."""

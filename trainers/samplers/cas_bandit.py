@@ -35,7 +35,9 @@ class CasBandit:
     the picks of v strictly between the two latest of k; nothing from a k picked twice in a row, or not yet twice.
     Eq. 5, 9, 10: p[v] ∝ w[v] * (exp(alpha * (self[v] + tradeoff[v])) + sqrt(2 log(sum_j N[j]) / N[v])).
 
-    w[v] counts twice, in Eq. 6 and in Eq. 10, as printed. Where the paper is silent (SPEC G.4): the window holds the
+    w[v] counts twice, in Eq. 6 and in Eq. 10, as printed. In the rewards it is a share of the sum of all weights:
+    with the paper's 6 and 1 as they stand (`normalised=False`), exp(10 R) runs away, and within a few hundred batches
+    one attack is drawn always (docs/results.md). Where the paper is silent (SPEC G.4): the window holds the
     last W batches that v itself trained, since no others tell its loss, and the slope is per batch of the run
     ("global", Eq. 6 to the letter) or per batch of v ("ordinal": about as many times steeper as there are attacks); one
     batch has no slope, so it is 0; log L is of L >= 1e-8, the exponent at most 20. The ablations of Table 4 are
@@ -48,6 +50,7 @@ class CasBandit:
     self_reward: bool = True
     tradeoff_reward: bool = True
     ucb: bool = True
+    normalised: bool = True
     needs_prior: ClassVar[bool] = False
     adaptive: ClassVar[bool] = True
 
@@ -58,7 +61,7 @@ class CasBandit:
             raise InputError(f"expected a whole window >= 2, got {self.window}")
         if self.abscissa not in ABSCISSAE:
             raise InputError(f"expected abscissa global or ordinal, got {self.abscissa!r}")
-        for name in ("self_reward", "tradeoff_reward", "ucb"):
+        for name in ("self_reward", "tradeoff_reward", "ucb", "normalised"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"expected {name} true or false, got {getattr(self, name)!r}")
 
@@ -66,6 +69,8 @@ class CasBandit:
         m, exact = len(attacks), torch.float64
         self._attacks = list(attacks)
         self._weights = torch.tensor([weights[a] for a in attacks], dtype=exact)
+        if self.normalised:
+            self._weights /= self._weights.sum()
         self._batches = torch.zeros((), dtype=exact)
         self._picks = torch.ones(m, dtype=exact)
         self._log_losses = torch.zeros(m, self.window, dtype=exact)  # the newest last; of its last picks - 1 places
