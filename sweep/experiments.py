@@ -26,7 +26,7 @@ from trainers.svm import Step, Svm
 KEY = "experiment"
 EXPERIMENTS = {"svm": Svm}
 SETTLED = 0.01
-"""A loss has converged that moves by less than this share of itself, with no sign flipped, over the last half."""
+"""A loss has converged that moves by at most this share of itself, with no sign flipped, over the last half."""
 
 
 def cases(document: Document, source: str, first: int | None = None) -> dict[str, Svm]:
@@ -78,7 +78,7 @@ def run(store: Store) -> list[dict[str, Any]]:
 
 
 def _run(store: Store, number: int, name: str, one: Svm) -> None:
-    key, started, began = digest(asdict(one)), datetime.now(UTC), perf_counter()
+    key, started, began = digest({"case": name, **asdict(one)}), datetime.now(UTC), perf_counter()
     rows = [_row(number, t + 1, step) for t, step in enumerate(svm.train(one))]
     store.write_epochs(key, rows)
     times = {"started": started, "finished": datetime.now(UTC), "seconds": perf_counter() - began}
@@ -96,14 +96,14 @@ def _told(name: str, one: Svm, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     streak, leader = max((len(list(run)), player) for player, run in groupby(leaders))
     late = rows[len(rows) // 2 :]
     low, high = (edge(row["train_loss"] for row in late) for edge in (min, max))
-    converges = high - low < SETTLED * high and not any(row["flips"] for row in late)
+    converges = high - low <= SETTLED * high and not any(row["flips"] for row in late)
     return {
         "case": name,
         "inner": one.inner,
         "theorem 1": one.holds_theorem_1(),
         "leader": leader,
         "steps it leads": f"{streak} of {len(rows)}",
-        "of the points": min(lead[leader] for lead in leads[-streak:]),
+        "of the points": min(lead[leader] for lead, first in zip(leads, leaders, strict=True) if first == leader),
         "flips": median(row["flips"] for row in late),
         "loss": f"{low:.3f} to {high:.3f}",
         "converges": converges,

@@ -47,6 +47,10 @@ class Svm:
         for name, low in (("dimension", 1), ("samples", 1), ("steps", 2)):
             if getattr(self, name) < low:
                 raise InputError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"expected seed from 0 to 2^63 - 1, got {self.seed}")
+        if self.mu is not None and not 0 < self.mu < float("inf"):
+            raise InputError(f"expected mu > 0, or null for 4 / sqrt(dimension), got {self.mu}")
         if not 0.5 <= self.p <= 1:
             raise InputError(f"expected p between 0.5 and 1, got {self.p}")
         for name in ("linf", "l2", "l1"):
@@ -102,7 +106,9 @@ def minimise(z: Tensor, of: Shifts, weights: Mapping[str, float], w: Tensor, ite
     """argmin over |w|_2 = 1 of the mean of sum_p weights[p] * max(0, 1 - w^T(z - c_p)), the perturbations held fixed.
 
     Projected gradient descent with steps that halve until the loss falls, to a change of w below TOLERANCE (the paper
-    names no solver). Cost: two passes over z an iteration."""
+    names no solver). Where a whole arc has no loss, as at every other step of MAX with the paper's constants, it stops
+    at the first such w on its way: how low MAX's loss goes is of that choice, its flips and its leader are not.
+    Cost: two passes over z an iteration."""
     loss, gradient = _slope(z, of, weights, w)
     size = 2.0
     for _ in range(iterations):
@@ -138,7 +144,8 @@ def _slope(z: Tensor, of: Shifts, weights: Mapping[str, float], w: Tensor) -> tu
 @dataclass(frozen=True)
 class Step:
     """One step of the procedure: the loss of the weights that it began with, under their own perturbations; of the
-    points with a loss, the share on which each player's is the largest; how many weights got another sign."""
+    points with a loss, the share on which each player's is the largest (0 without such points); how many weights got
+    another sign."""
 
     loss: float
     leads: dict[str, float]
@@ -155,7 +162,7 @@ def train(svm: Svm) -> Iterator[Step]:
         of = shifts(w, svm.epsilons, count)
         each = losses(z @ w, w, of)
         worst, first = torch.stack(list(each.values())).max(0)
-        leads = torch.bincount(first[worst > 0], minlength=len(PLAYERS)) / (worst > 0).sum()
+        leads = torch.bincount(first[worst > 0], minlength=len(PLAYERS)) / (worst > 0).sum().clamp(min=1)
         leader = max(each, key=lambda name: float(each[name].mean()))
         weights = {name: 1 / 3 if svm.inner == "avg" else float(name == leader) for name in PLAYERS}
         loss = sum(weights[name] * float(each[name].mean()) for name in PLAYERS)

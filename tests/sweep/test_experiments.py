@@ -56,6 +56,14 @@ def test_it_runs_goes_on_and_is_asked(sweep: Shell) -> None:
     assert sweep.refused("status", "y").startswith("y is an experiment, not a sweep: see `python -m sweep resume y")
 
 
+def test_equal_cases_and_cases_without_a_loss_are_told(sweep: Shell) -> None:
+    free = "{samples: 100, steps: 2, p: 1.0, mu: 2.0, linf: 0.0, l2: 0.0, l1: 0.0}"
+    told = sweep("run", sweep.write(f"experiment: svm\ncases:\n  a: {free}\n  b: {free}\n"), "--id", "z")
+    assert told.code == 0, told.err
+    epochs = Store(Storage(str(sweep.results)), "z").epochs().to_pylist()
+    assert [row["number"] for row in epochs] == [0, 0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

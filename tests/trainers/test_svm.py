@@ -109,6 +109,28 @@ def test_without_its_conditions_theorem_1_does_not_speak() -> None:
     assert small[0].leads == {"linf": 0.0, "l2": 1.0, "l1": 0.0}
 
 
+def test_on_every_minimiser_without_loss_linf_leads_and_the_signs_are_the_same() -> None:
+    """MAX's second step: mean z - c is 12 per root(d), no point has a loss on an arc of weights, and each of them would
+    flip from the negative weights before it and be led by linf at the next step, whichever is chosen."""
+    svm = Svm(l1=4.0)
+    z, count = svm.points(), svm.multiplicity
+    of = shifts(torch.tensor([0.28, -0.96]), svm.epsilons, count)
+    angles = torch.linspace(-math.pi, math.pi, 201)
+    around = [torch.stack([a.cos(), a.sin()]) for a in angles]
+    free = [w for w in around if float(losses(z @ w, w, of)["linf"].mean()) == 0]
+    assert len(free) > 20
+    for w in free:
+        assert w[1] > 0
+        pulls = {name: float(w @ c) for name, c in shifts(w, svm.epsilons, count).items()}
+        assert pulls["linf"] > max(pulls["l1"], pulls["l2"])
+
+
+def test_without_any_loss_nobody_leads() -> None:
+    """p 1 and means of 2 in 1000 features leave no point a loss; without budgets none comes."""
+    found = steps(p=1.0, mu=2.0, linf=0.0, l2=0.0, l1=0.0, samples=100, steps=2)
+    assert found == [Step(0.0, {"linf": 0.0, "l2": 0.0, "l1": 0.0}, 0)] * 2
+
+
 def test_weights_of_their_own_follow_the_samples_noise() -> None:
     """Fewer points than the paper's: MAX flips nearly all, and AVG's signs do not settle either."""
     worst, mean = (steps(inner=inner, tied=False, samples=4000, steps=4) for inner in ("max", "avg"))
@@ -123,6 +145,11 @@ def test_weights_of_their_own_follow_the_samples_noise() -> None:
         ({"p": 0.4}, "expected p between 0.5 and 1, got 0.4"),
         ({"l2": -1.0}, "expected l2 >= 0, got -1"),
         ({"inner": "msd"}, "expected inner max or avg, got 'msd'"),
+        ({"seed": -1}, "expected seed from 0 to"),
+        ({"seed": 2**63}, "expected seed from 0 to"),
+        ({"mu": 0.0}, "expected mu > 0, or null for 4 / sqrt.dimension., got 0"),
+        ({"mu": math.inf}, "expected mu > 0"),
+        ({"mu": math.nan}, "expected mu > 0"),
         ({"steps": 1}, "expected steps >= 2, got 1"),
     ],
 )
