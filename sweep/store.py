@@ -89,6 +89,10 @@ class Store:
             _check_verdicts(row)
         self._put("results", f"{key}-{name}", rows)
 
+    def write_examples(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The worst images of one evaluation of the trial `key`, before its results: `name` as theirs."""
+        self._put("examples", f"{key}-{name}", self._owned(key, rows))
+
     def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
         """All epochs of the trial so far, over those written before."""
         self._put("epochs", key, self._owned(key, rows))
@@ -164,6 +168,9 @@ class Store:
 
     def results(self) -> pa.Table:
         return self._read("results")
+
+    def examples(self) -> pa.Table:
+        return self._read("examples")
 
     def tradeoff(self) -> pa.Table:
         return self._read(schema.TRADEOFF)
