@@ -207,6 +207,7 @@ class _Run:
         record |= {"epoch": self.epoch, "phase": "warm-up" if warm_up else "dynamic"}
         record |= {"lr": self.optimizer.param_groups[0]["lr"]}
         record |= {"gain": gain.mean, "gain_stderr": gain.stderr} if gain else {}
+        record |= self.step.classes.record()
         return record | self.method.sampler.record() | self.method.inner.record() | self.step.cost()
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
