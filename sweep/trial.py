@@ -16,7 +16,7 @@ import attacks
 from attacks.errors import InputError
 from sweep import alternatives, tables
 from sweep.alternatives import Sweep
-from sweep.bits import pack
+from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
@@ -247,13 +247,20 @@ def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, tr
 
 
 def judge(
-    trial: TrialBase, model: nn.Module, reference: nn.Module, images: ImageSet, workers: Workers
+    trial: TrialBase,
+    model: nn.Module,
+    reference: nn.Module,
+    images: ImageSet,
+    workers: Workers,
+    keep_worst: bool = False,
 ) -> list[Verdict]:
-    """The verdicts of every attack of the trial, each worker judging its share of the images."""
+    """The verdicts of every attack of the trial, each worker judging its share of the images. `keep_worst`, by one
+    worker: each with the images that it broke worst."""
     mine = images.subset(torch.arange(len(images))[workers.share(len(images))]).to(device())
     settings = trial.evaluation
     own = {name: trial.attack(name, reference) for name in settings.resolved().names(trial.attacks)}
-    verdicts = evaluate(model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size)
+    how: dict[str, Any] = {"protocol": settings.resolved(), "seed": trial.seed, "batch_size": settings.batch_size}
+    verdicts = evaluate(model, mine, own, **how, keep_worst=keep_worst)
     # A worker whose share has nothing left to attack sees no stages: several workers would wait for one another.
     shared = (verdict for verdict in verdicts if workers.count == 1 or not verdict.conditional)
     return [_of_all(verdict, len(images), workers) for verdict in shared]
@@ -263,14 +270,17 @@ def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     if workers.count == 1:
         return verdict
     assert verdict.mean_loss is not None, "stages were left out"
+    assert verdict.predicted is not None, "stages were left out"
 
     def whole(mine: float) -> Tensor:
         """A number of each worker's share, for each image."""
         return workers.whole(torch.full_like(verdict.robust, mine, dtype=torch.float).to(device()), n)
 
     robust = workers.whole(verdict.robust.float().to(device()), n).cpu() > 0
+    predicted = workers.whole(verdict.predicted.to(device()), n).cpu()
     flags = tuple(flag for flag in FLAGS if bool(whole(flag in verdict.flags).any()))
-    return replace(verdict, robust=robust, mean_loss=float(whole(verdict.mean_loss).mean()), flags=flags)
+    mean_loss = float(whole(verdict.mean_loss).mean())
+    return replace(verdict, robust=robust, predicted=predicted, mean_loss=mean_loss, flags=flags)
 
 
 @dataclass(frozen=True)
@@ -299,7 +309,8 @@ def rows(
         "budget_id": budget_id(trial),
         "attack_seed": trial.seed,
     }
-    return [shared | _verdict_row(verdict) for verdict in verdicts]
+    clean = {"labels": pack_classes(images.labels.cpu().numpy()), "budget_id": None}
+    return [shared | _verdict_row(verdict) | (clean if verdict.attack == "clean" else {}) for verdict in verdicts]
 
 
 _COLUMNS = ("attack", "family", "norm", "epsilon", "num_steps", "mean_loss", "seconds", "conditional")
@@ -309,7 +320,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
     n, n_robust = len(verdict.robust), int(verdict.robust.sum())
     row = {name: getattr(verdict, name) for name in _COLUMNS} | {"flags": list(verdict.flags)}
     row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
-    return row | ({"budget_id": None} if verdict.attack == "clean" else {})
+    return row | {"predicted": None if verdict.predicted is None else pack_classes(verdict.predicted.numpy())}
 
 
 def budget_id(trial: TrialBase) -> str:
