@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import FLAGS, Verdict, evaluate
 from trainers.models import io
+from trainers.parts import State
 from trainers.recipe import Recipe
 from trainers.step import Diverged
 from trainers.workers import Workers
@@ -157,7 +159,8 @@ def _train_and_judge(
     trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
-    fitted = fine_tune(job, task, trial, model, reference, train, workers, report)
+    look = _each_epoch(job, task, trial, reference, images.val, workers)
+    fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
         return None
     if fitted.averaged is not None:
@@ -180,6 +183,7 @@ def fine_tune(
     train: ImageSet,
     workers: Workers,
     report: Report,
+    look: loop.Look | None = None,
 ) -> loop.Fitted:
     """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
     method = trial.compose()
@@ -200,8 +204,43 @@ def fine_tune(
         prior=prior(job, trial, model, reference, train) if method.sampler.needs_prior else None,
         files=_folder(job, task),
         report=told,
+        look=look,
         workers=workers,
     )
+
+
+def _each_epoch(
+    job: Job, task: Task, trial: TrialBase, reference: nn.Module, images: ImageSet, workers: Workers
+) -> loop.Look | None:
+    """Judges the images after every so many epochs, if the trial wants that: the live weights, and the averaged ones
+    where there are some. What is stored is not judged again, and of the last epoch what the trial is judged by at its
+    end is left to that."""
+    every, last = trial.evaluation.every, trial.recipe().epochs
+    if not every:
+        return None
+    shown = copy.deepcopy(reference)
+
+    def look(epoch: int, model: nn.Module, averaged: State | None) -> None:
+        found = {"live": model.state_dict()} | ({} if averaged is None else {"averaged": averaged})
+        if epoch == last:
+            found.popitem()
+        for weights, state in found.items() if epoch % every == 0 else ():
+            name = f"epoch-{epoch}-val-{weights}"
+            if _is_stored(job, f"{task.key}-{name}", workers):
+                continue
+            shown.load_state_dict(state)
+            verdicts = judge(trial, shown, reference, images, workers)
+            if workers.rank == 0:
+                about = replace(job.subject(task, weights), epoch=epoch)
+                job.store.write_results(task.key, name, rows(trial, about, "val", images, verdicts))
+
+    return look
+
+
+def _is_stored(job: Job, name: str, workers: Workers) -> bool:
+    """Whether rank 0 finds these results: workers that disagreed would wait for one another."""
+    here = job.store.folder.exists(f"parquet/results/{name}.parquet")
+    return bool(workers.from_first(torch.tensor(float(here)), device()))
 
 
 def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
