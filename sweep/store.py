@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
 from sweep import schema
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -88,6 +88,10 @@ class Store:
         for row in rows:
             _check_verdicts(row)
         self._put("results", f"{key}-{name}", rows)
+
+    def write_examples(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The worst images of one evaluation of the trial `key`, before its results: `name` as theirs."""
+        self._put("examples", f"{key}-{name}", self._owned(key, rows))
 
     def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
         """All epochs of the trial so far, over those written before."""
@@ -164,6 +168,9 @@ class Store:
 
     def results(self) -> pa.Table:
         return self._read("results")
+
+    def examples(self) -> pa.Table:
+        return self._read("examples")
 
     def tradeoff(self) -> pa.Table:
         return self._read(schema.TRADEOFF)
@@ -283,7 +290,10 @@ def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
 
 
 def _check_verdicts(row: Row) -> None:
-    """A row whose count and bits disagree is a bug of the writer."""
+    """A row whose count and bits disagree, or that has not a class for each image, is a bug of the writer."""
+    for name in ("predicted", "labels"):
+        if row.get(name) is not None:
+            unpack_classes(row[name], row["n"])
     if row.get("robust_bits") is not None:
         count = int(unpack(row["robust_bits"], row["n"]).sum())
         if count != row["n_robust"]:

@@ -13,7 +13,7 @@ from attacks.errors import InputError, unknown
 from sweep.bits import same, union, unpack
 from sweep.intervals import Floats, bootstrap, percentiles, resample, wilson
 from sweep.settings import METHOD
-from sweep.store import Store
+from sweep.store import COMPLETE, Store
 
 PRETRAINED = "pretrained"
 REPLAY = " (replay)"
@@ -229,19 +229,21 @@ def _with_interval(name: str, value: float | None, interval: tuple[float | None,
 
 def _rows(store: Store, split: str) -> list[Cells]:
     store.document()  # an unknown sweep says so
-    rows: list[Cells] = store.results().to_pylist()
-    if found := [row for row in rows if row["split"] == split and row["robust_bits"] is not None]:
-        return _of_all_runs(store, found)
+    rows = _of_all_runs(store, [row for row in store.results().to_pylist() if row["robust_bits"] is not None])
+    if found := [row for row in rows if row["split"] == split]:
+        return found
     splits = sorted({str(row["split"]) for row in rows})
     raise InputError(f"sweep {store.sweep_id} has no results on split {split!r}: it has {', '.join(splits) or 'none'}")
 
 
 def _of_all_runs(store: Store, rows: Iterable[Cells]) -> list[Cells]:
-    """The rows of each run: equal work was done once, under the number of the first that asked for it."""
+    """The rows of each run: equal work was done once, under the number of the first that asked for it. A run that is
+    not COMPLETE has none, though its epochs may have been judged."""
     runs: dict[str, list[Cells]] = {}
-    for run in store.ended():
-        method = run["method"] + (REPLAY if run["replay"] else "")
-        runs.setdefault(run["key"], []).append({"number": run["number"], "method": method})
+    for run in store.trials().to_pylist():
+        method, found = run["method"] + (REPLAY if run["replay"] else ""), runs.setdefault(run["key"], [])
+        if run["state"] == COMPLETE:
+            found.append({"number": run["number"], "method": method})
     return [row | run for row in rows for run in runs.get(row["trial"], [{}])]
 
 
