@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 VERSION = 3
@@ -197,21 +198,56 @@ def encode(name: str, rows: Iterable[Mapping[str, Any]], replaces: Iterable[str]
 
 def decode(name: str, data: bytes) -> tuple[pa.Table, list[str]]:
     """The table of a file under our newest schema, and the names it replaces. Raises Unverified with the reason."""
+    return decoder(name)(data)
+
+
+def decoder(
+    name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> Callable[[bytes], tuple[pa.Table, list[str]]]:
+    """What decodes files, of some columns, in their order, and of the rows that a condition is true of. What neither
+    needs is not read, nor verified."""
     schema = TABLES[name]
-    try:
-        read = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        metadata = read.schema.metadata or {}
-        if metadata.get(b"sweep.table") != name.encode():
-            raise Unverified("foreign")
-        return _conform(read, schema), [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    wanted = schema if columns is None else _part(schema, columns)
+    needed = wanted if where is None else _part(schema, dict.fromkeys([*wanted.names, *_asked(schema, where)]))
+
+    def decoded(data: bytes) -> tuple[pa.Table, list[str]]:
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            metadata = file.schema_arrow.metadata or {}
+            if metadata.get(b"sweep.table") != name.encode():
+                raise Unverified("foreign")
+            read = _conform(file, needed)
+            replaced = [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        return (read if where is None else read.filter(where).select(wanted.names)), replaced
+
+    return decoded
 
 
-def _conform(read: pa.Table, schema: pa.Schema) -> pa.Table:
-    held = set(read.schema.names)
+def _conform(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, each of its type; null where the file lacks it."""
+    rows, held = file.metadata.num_rows, set(file.schema_arrow.names)
+    read = file.read(columns=[column for column in schema.names if column in held])
     columns = [
-        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(len(read), field.type)
+        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _part(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    return pa.schema([schema.field(column) for column in columns], metadata=schema.metadata)
+
+
+def _asked(schema: pa.Schema, where: pc.Expression) -> list[str]:
+    """The columns that a condition is about: those without which it cannot be asked."""
+
+    def told(columns: pa.Schema) -> bool:
+        try:
+            columns.empty_table().filter(where)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return [name for i, name in enumerate(schema.names) if not told(schema.remove(i))]
