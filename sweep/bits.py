@@ -1,4 +1,4 @@
-"""One verdict bit per image: packed, unpacked, and the exact union of attacks, which is an AND."""
+"""One verdict bit per image: packed, unpacked, and the exact union of attacks, which is an AND. And one class each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from attacks.errors import InputError
 
 Bits = npt.NDArray[np.bool_]
+Classes = npt.NDArray[np.int64]
+NO_CLASS = 65535
+"""Of an image whose logits were no numbers."""
 
 
 def pack(robust: npt.ArrayLike) -> bytes:
@@ -23,6 +26,21 @@ def unpack(packed: bytes, n: int) -> Bits:
     if len(packed) != (n + 7) // 8:
         raise ValueError(f"expected {(n + 7) // 8} bytes for {n} images, got {len(packed)}")
     return np.unpackbits(np.frombuffer(packed, np.uint8), count=n).astype(np.bool_)
+
+
+def pack_classes(classes: npt.ArrayLike) -> bytes:
+    """Classes (N,), 0 to 65535, as one little-endian uint16 each."""
+    given = np.asarray(classes, np.int64)
+    if given.size and not 0 <= given.min() <= given.max() <= NO_CLASS:
+        raise ValueError(f"expected classes from 0 to {NO_CLASS}, got {given.min()} to {given.max()}")
+    return given.astype("<u2").tobytes()
+
+
+def unpack_classes(packed: bytes, n: int) -> Classes:
+    """The N classes that `pack_classes` packed."""
+    if len(packed) != 2 * n:
+        raise ValueError(f"expected {2 * n} bytes for the classes of {n} images, got {len(packed)}")
+    return np.frombuffer(packed, "<u2").astype(np.int64)
 
 
 def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-VERSION = 3
+VERSION = 4
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 EXPERIMENT = "experiment"
@@ -92,6 +92,8 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "flags": pa.list_(_TEXT),  # reasons to doubt it: docs/attacks.md
     "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
     "norm": _TEXT,  # linf | l2 | l1, of an attack that bounds one
+    "predicted": pa.binary(),  # bits.pack_classes: the class given to the image that decided; null for a stage
+    "labels": pa.binary(),  # bits.pack_classes: the true classes, of 'clean' only
 }
 
 EPOCHS = {  # one row per trial and epoch
@@ -120,6 +122,26 @@ EPOCHS = {  # one row per trial and epoch
     "backwards": _REAL,
     "cosine": _REAL,  # of RAMP's two directions
     "flips": _WHOLE,  # weights whose sign changed, of the SVM experiment
+    "class_weights": _TEXT,  # JSON: class -> the mean weight of its images; null where all count the same
+}
+
+EXAMPLES = {  # one row per trial, weights, epoch, split, attack and rank: what it broke with the highest loss
+    "sweep_id": _TEXT,
+    "trial": _TEXT,
+    "number": _WHOLE,
+    "method": _TEXT,
+    "seed": _BIG,
+    "weights": _TEXT,
+    "epoch": _WHOLE,
+    "split": _TEXT,
+    "attack": _TEXT,
+    "rank": _WHOLE,  # from 1, the highest loss
+    "image": _BIG,  # its id in the data set
+    "label": _WHOLE,
+    "predicted": _WHOLE,  # on the attacked image, before it became 8-bit
+    "loss": _REAL,
+    "png": pa.binary(),
+    "adversarial_png": pa.binary(),
 }
 
 
@@ -146,6 +168,7 @@ TABLES: dict[str, pa.Schema] = {
         "trials": TRIALS,
         "results": RESULTS,
         "epochs": EPOCHS,
+        "examples": EXAMPLES,
         TRADEOFF: TRADEOFFS,
     }.items()
 }

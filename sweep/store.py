@@ -90,6 +90,10 @@ class Store:
             _check_verdicts(row)
         self._put("results", f"{key}-{name}", rows)
 
+    def write_examples(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The worst images of one evaluation of the trial `key`, before its results: `name` as theirs."""
+        self._put("examples", f"{key}-{name}", self._owned(key, rows))
+
     def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
         """All epochs of the trial so far, over those written before."""
         self._put("epochs", key, self._owned(key, rows))
@@ -166,6 +170,9 @@ class Store:
     def results(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """With `columns` only these, and with `where` only the rows that it is true of: the others are not read."""
         return self._read("results", columns, where)
+
+    def examples(self) -> pa.Table:
+        return self._read("examples")
 
     def tradeoff(self) -> pa.Table:
         return self._read(schema.TRADEOFF)

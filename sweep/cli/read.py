@@ -56,7 +56,7 @@ def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Format
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs, examples, tradeoff.")],
     sweep_id: Annotated[str | None, typer.Option("--id", help="Only this sweep; default: all.")] = None,
     storage_uri: StorageOption = None,
     format: FormatOption = "table",

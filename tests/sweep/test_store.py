@@ -128,6 +128,14 @@ def test_a_sweep_is_written_and_read(store: Store) -> None:
     assert store.epochs().column("epoch").to_pylist() == [1, 2]
 
 
+def test_the_worst_images_of_an_evaluation_come_back(store: Store) -> None:
+    store.create({})
+    row = {"number": 0, "attack": "fog", "rank": 1, "image": 2**40, "label": 3, "predicted": 5, "loss": 4.5}
+    store.write_examples("k", "test-live", [row | {"png": b"\x89PNG", "adversarial_png": b"\x89"}])
+    (read,) = store.examples().to_pylist()
+    assert read.items() >= (row | {"sweep_id": "s1", "trial": "k", "png": b"\x89PNG"}).items()
+
+
 def test_one_number_may_have_several_seeds(store: Store) -> None:
     store.create({})
     runs = [{"key": "a", "seed": 0, "replay": None}, {"key": "b", "seed": 1, "replay": None}]
@@ -264,11 +272,11 @@ def test_a_part_is_verified_and_the_rest_is_not_read(local: Store, caplog: pytes
 
 def test_a_file_of_an_older_version_reads_null(local: Store) -> None:
     local.write_results("k", "new", [verdict()])
-    old = schema.table("results", [verdict("l2", sweep_id="s1", trial="k")]).drop_columns(["flags", "budget_id"])
+    old = schema.table("results", [verdict("l2", sweep_id="s1", trial="k")]).drop_columns(["flags", "predicted"])
     path = folder(local, "results") / "a-old.parquet"
     pq.write_table(old.select(old.column_names[::-1]), path)
-    rows = local.results().select(["attack", "flags", "budget_id", "n"]).to_pylist()
-    assert rows[0] == {"attack": "l2", "flags": None, "budget_id": None, "n": 3}
+    rows = local.results().select(["attack", "flags", "predicted", "n"]).to_pylist()
+    assert rows[0] == {"attack": "l2", "flags": None, "predicted": None, "n": 3}
     assert len(rows) == 2
 
 
