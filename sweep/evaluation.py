@@ -210,4 +210,4 @@ def _rows(plan: Plan, one: Candidate, found: list[Verdict]) -> list[dict[str, An
 
 
 def _written(store: Store, one: Candidate, plan: Plan) -> bool:
-    return store.folder.exists(f"parquet/results/{one.about.trial}-{plan.split}-{one.about.weights}.parquet")
+    return store.judged(f"{one.about.trial}-{plan.split}-{one.about.weights}.")
