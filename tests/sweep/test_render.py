@@ -130,9 +130,9 @@ GIVEN: dict[str, Any] = {"percent": {"x", "y"}, "marks": MARKS, "notes": ["more"
 def test_marks_in_a_terminal_are_signs_that_survive_without_colour() -> None:
     assert shown(MARKED, "table", **GIVEN).splitlines() == [
         "name      x      y",
-        "a     50.0*   25.0",
-        "b     45.0~      -",
-        "c     10.0    12.5*",
+        "a     50.0*  25.0",
+        "b     45.0~     -",
+        "c     10.0   12.5*",
         "*: best of its column; ~: within noise of it.",
         "more",
     ]
