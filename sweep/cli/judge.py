@@ -94,7 +94,8 @@ def evaluate(
     images = _images(found, base, data_root, split, n)
     from rich.console import Console
 
-    from sweep import evaluation, render, tables
+    from sweep import evaluation, tables
+    from sweep.cli.table import show
     from sweep.progress import Progress
 
     plan = evaluation.Plan(base, split, images, tuple(found), checked)
@@ -110,12 +111,9 @@ def evaluate(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    rows = [
-        ({"scale": one.scale} if sizes else {}) | row
-        for store, one in work
-        for row in tables.table(store, split, listed(union) or [])
-    ]
-    render.show(rows, format, percent=tables.fractions(rows) - {"scale"})
+    names = [given] if (given := listed(union)) else []
+    made_of = {one.scale: tables.compare([store], split, names) for store, one in work}
+    show(tables.stacked("scale", made_of) if sizes else made_of[1.0], format)
 
 
 def calibrate(
