@@ -110,14 +110,14 @@ def averages(robust: Mapping[str, Floats], threats: Mapping[str, Threat]) -> tup
     A norm counts once: robust in it is what survives all of its attacks. A family that was not attacked has no average
     (None), and the other one is then the mean. ValueError for neither.
     """
-    means = [float(np.mean(group)) if group else None for group in _families(robust, threats)]
+    means = [float(np.mean(group)) if group else None for group in families(robust, threats)]
     held = [mean for mean in means if mean is not None]
     if not held:
         raise ValueError("expected an lp, semantic or perceptual attack")
     return means[0], means[1], float(np.mean(held))
 
 
-def _families(robust: Mapping[str, Floats], threats: Mapping[str, Threat]) -> tuple[list[Floats], list[Floats]]:
+def families(robust: Mapping[str, Floats], threats: Mapping[str, Threat]) -> tuple[list[Floats], list[Floats]]:
     """The verdicts threat by threat: the lp norms', then the others'."""
     groups: dict[Threat, Floats] = {}
     for name, verdicts in robust.items():
@@ -156,8 +156,8 @@ class _Model:
     def scores(self, names: Sequence[str]) -> Floats:
         """What each image adds to the average, (seeds, images)."""
         threats = self.averaged(names)
-        families = _families({name: self.bits(name) for name in threats}, threats)
-        return np.asarray(np.mean([np.mean(group, axis=0) for group in families if group], axis=0))
+        by_family = families({name: self.bits(name) for name in threats}, threats)
+        return np.asarray(np.mean([np.mean(group, axis=0) for group in by_family if group], axis=0))
 
     def flags(self) -> str:
         """The reasons to doubt its verdicts, and the attacks concerned."""
