@@ -35,9 +35,14 @@ Runs = Mapping[str, Mapping[str, Row]]
 
 @dataclass(frozen=True)
 class Judged:
-    """A model's verdicts on a split: one run a seed, attack -> its row."""
+    """A model's verdicts on a split: one run a seed, attack -> its row. All on the same images."""
 
     runs: tuple[Mapping[str, Row], ...]
+
+    def __post_init__(self) -> None:
+        rows = [row for run in self.runs for row in run.values()]
+        for field in ("images", "n"):
+            same(rows, field, MUST_AGREE[field])
 
     def attacks(self) -> list[str]:
         """The attacks that every run met, clean among them; stages of an attack are none."""

@@ -41,12 +41,15 @@ class Searcher(Protocol):
 
 
 def searcher(sweep: Sweep) -> Searcher:
-    return Grid(sweep) if sweep.searcher == GRID else study(sweep, sweep.searcher)
+    if sweep.searcher == GRID:
+        return Grid(sweep)
+    return study(sweep)
 
 
-def study(sweep: Sweep, sampler: str = "tpe") -> Study:
+def study(sweep: Sweep) -> Study:
+    """The search as Optuna sees it, without trials."""
     spaces = {name: (one.search, one.defaults()) for name, one in sweep.alternatives.items()}
-    return Study(spaces, sweep.trial.seed, sampler)
+    return Study(spaces, sweep.trial.seed, sweep.searcher)
 
 
 @dataclass
