@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from attacks.errors import InputError
@@ -34,7 +35,8 @@ def account(found: Reference) -> dict[str, Any]:
     `environment`; and `commands` by what they do. The starting model has no configuration, runs or curves."""
     document = found.store.document()
     state, value = found.outcome()
-    trial = {"trial": found.name, "method": found.method, "state": state, "value": value, "seeds": len(found.own)}
+    trial = {"trial": found.name, "number": found.number, "method": found.method, "state": state, "value": value}
+    trial |= {"seeds": len(found.own)}
     curves = _curves(found)
     return {
         "trial": trial | {name: document.get(name) for name in ("space", "dataset", "model", "init", "created")},
@@ -95,7 +97,7 @@ def _plain(value: Any) -> Any:
 def _curves(found: Reference) -> Rows:
     """One row a seed and epoch."""
     seeds = {row["key"]: row["seed"] for row in found.runs}
-    epochs = found.store.epochs().filter(pc.field("trial").isin(list(seeds))).to_pylist()
+    epochs = found.store.epochs().filter(pc.field("trial").isin(pa.array(seeds, pa.string()))).to_pylist()
     rows = [
         {"seed": seeds[row["trial"]], "key": row["trial"]}
         | {name: row[name] for name in dict.fromkeys((*_CURVE, *_SPENT, *_PASSES))}

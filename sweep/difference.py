@@ -19,9 +19,9 @@ NONE = object()
 
 
 def difference(a: Reference, b: Reference, split: str = "val", *, only_changed: bool = False) -> dict[str, Any]:
-    """`A` and `B`, their names, and, each a list of rows: `settings`, those that differ (None beside the starting model, which has none); `accuracies`, attack by attack
-    and averaged, with B - A and its paired 95 % interval; `environment`, what differs of versions, revision, data and
-    machines.
+    """`A` and `B`, their names, and, each a list of rows: `settings`, those that differ (None beside the starting
+    model, which has none); `accuracies`, attack by attack and averaged, with B - A and its paired 95 % interval;
+    `environment`, what differs of versions, revision, data and machines.
 
     The interval resamples the images, the same for both, and the seeds of each, which are no pairs: equal seeds draw
     different noise in different methods. It is `significant` where it leaves 0 out. There is none, and a `note` says

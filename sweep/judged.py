@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
@@ -79,7 +80,7 @@ def verdicts(store: Store, split: str, keys: Iterable[str] | None = None) -> Run
     """Of each trial, or those of these keys, at its last epoch and of its averaged weights where it has some."""
     chosen = (pc.field("split") == split) & pc.field("robust_bits").is_valid()
     if keys is not None:
-        chosen &= pc.field("trial").isin(list(keys))
+        chosen &= pc.field("trial").isin(pa.array(keys, pa.string()))
     latest: dict[str, tuple[tuple[bool, int], dict[str, Row]]] = {}
     for row in store.results().filter(chosen).to_pylist():
         which = row["weights"] == AVERAGED, row["epoch"] or 0

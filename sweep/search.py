@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -142,7 +143,9 @@ class Study:
             params = defaults | trial.params
             distributions = {key: space[key] for key in params}
             made.add_trial(optuna.create_trial(params=params, distributions=distributions, value=trial.value))
-        found = EVALUATORS[evaluator](self.seed).evaluate(made)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few trials: whoever asks is told how many there are
+            found = EVALUATORS[evaluator](self.seed).evaluate(made)
         total = sum(found.values())
         return {name: float(share / total) if total else 0.0 for name, share in found.items()}
 

@@ -38,7 +38,7 @@ def show(
         if isinstance(section[0], str):
             print("\n".join(f"    {line}" for line in section))
         else:
-            render.show(section, format, percent=percent.get(title, ()))  # type: ignore[arg-type]
+            render.show(section, format, percent=percent.get(title, ()))
 
 
 def _plain(document: Mapping[str, Any]) -> Any:
