@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 
 from attacks.errors import InputError
 from sweep import alternatives, judged, rerun, status
-from sweep.intervals import percentiles, resample, wilson
-from sweep.judged import AVERAGES, Judged
+from sweep.averages import AVERAGE
+from sweep.cells import Cast, Extras
+from sweep.judged import Compared
+from sweep.models import Model
 from sweep.reference import Reference
 from sweep.settings import flatten
 from sweep.store import COMPLETE
@@ -107,39 +109,30 @@ def _curves(found: Reference) -> Rows:
     return sorted(rows, key=lambda row: (row["seed"], row["key"], row["epoch"]))
 
 
-def model_of(found: Reference, split: str) -> Judged | None:
-    """Its verdicts on a split, where it has any."""
-    if found.number is None:
-        return judged.pretrained(judged.verdicts(found.store, split))
-    return judged.of(judged.verdicts(found.store, split, [row["key"] for row in found.own]), found.own)
-
-
 def _attacks(found: Reference, split: str) -> Rows:
-    model = model_of(found, split)
+    model = judged.of(found.store, split).get(found.number) if _met(found, split) else None
     if model is None:
         return []
-    columns = [name for name in (*model.attacks(), *AVERAGES) if model.scores(name) is not None]
+    columns = Compared.of([model]).columns
+    cells, _ = Cast(columns, [model], Extras(intervals=True, marks=False)).row(0)
+    names = [name for name in (*columns.before, AVERAGE, *columns.after) if cells[name] is not None]
     return [
-        {"split": split, "attack": name, **_about(model, name), **interval}
+        {"split": split, "attack": name, **_about(model, name)}
+        | {"accuracy": cells[name], "low": cells[f"{name}_low"], "high": cells[f"{name}_high"]}
         | {"flags": ", ".join(sorted({flag for run in model.runs for flag in run.get(name, {}).get("flags") or []}))}
-        for name, interval in zip(columns, _intervals(model, columns), strict=True)
+        for name in names
     ]
 
 
-def _about(model: Judged, name: str) -> dict[str, Any]:
+def _met(found: Reference, split: str) -> bool:
+    """Whether there are verdicts of its sweep on the split."""
+    return split in found.store.results(["split"]).column("split").unique().to_pylist()
+
+
+def _about(model: Model, name: str) -> dict[str, Any]:
     row = model.runs[0].get(name, {})
     told = {column: row.get(column) for column in ("family", "epsilon", "num_steps", "protocol")}
-    return told | {"n": next(iter(model.runs[0].values()))["n"], "seeds": len(model.runs)}
-
-
-def _intervals(model: Judged, columns: Sequence[str]) -> Rows:
-    scores = [s for name in columns if (s := model.scores(name)) is not None]
-    rows = []
-    for name, score, means in zip(columns, scores, resample(scores), strict=True):
-        counted = len(score) == 1 and name not in AVERAGES
-        low, high = wilson(int(score.sum()), score.size) if counted else percentiles(means)
-        rows.append({"accuracy": float(score.mean()), "low": low, "high": high})
-    return rows
+    return told | {"n": model.images, "seeds": len(model.runs)}
 
 
 def _commands(found: Reference) -> dict[str, str]:

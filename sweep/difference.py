@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from attacks.errors import InputError
-from sweep.account import SPLITS, environment, model_of, settings
-from sweep.intervals import Floats, percentiles, resample
-from sweep.judged import AVERAGES, MUST_AGREE, Judged
+from sweep import judged
+from sweep.account import environment, settings
+from sweep.cells import holds_zero
+from sweep.columns import Columns
+from sweep.intervals import Floats, percentiles
+from sweep.judged import Compared
+from sweep.models import Model, attack_names, expect_comparable
 from sweep.reference import Reference
 from sweep.store import COMPLETE
 
 Rows = list[dict[str, Any]]
+LEVEL = 0.95
 NONE = object()
 
 
@@ -40,13 +43,12 @@ def difference(a: Reference, b: Reference, split: str = "val", *, only_changed: 
     }
 
 
-def _judged(found: Reference, split: str) -> Judged:
+def _judged(found: Reference, split: str) -> Model:
     state, _ = found.outcome()
     if state not in (None, COMPLETE):
         raise InputError(f"{found.name} is {state}: only a COMPLETE trial has accuracies to compare")
-    if (model := model_of(found, split)) is None:
-        other = " or ".join(one for one in SPLITS if one != split)
-        raise InputError(f"{found.name} was not judged on split {split!r}: try --split {other}")
+    if (model := judged.of(found.store, split).get(found.number)) is None:
+        raise InputError(f"{found.name} was not judged on split {split!r}")
     return model
 
 
@@ -61,54 +63,40 @@ def _differing(a: dict[str, Any], b: dict[str, Any], name: str) -> Rows:
     return [{name: key, "A": a.get(key), "B": b.get(key)} for key in keys if a.get(key, NONE) != b.get(key, NONE)]
 
 
-def _accuracies(a: Judged, b: Judged) -> Rows:
-    columns = list(dict.fromkeys([*a.attacks(), *b.attacks(), *AVERAGES]))
-    pairs = {name: (a.scores(name), b.scores(name)) for name in columns}
-    notes = {name: _note(a, b, name) for name in columns}
-    compared = [name for name in columns if not notes[name] and pairs[name][0] is not None]
-    means = _means([pairs[name] for name in compared])
-    intervals = {name: percentiles(after - before) for name, (before, after) in zip(compared, means, strict=True)}
-    return [
-        _row(name, *pairs[name], intervals.get(name), notes[name])
-        for name in columns
-        if any(scores is not None for scores in pairs[name])
-    ]
+def _accuracies(a: Model, b: Model) -> Rows:
+    """Each model's own columns, and the differences in those that compare."""
+    values = [Compared.of([model]).values[0] for model in (a, b)]
+    notes = {name: _note(a, b, name, values) for name in dict.fromkeys([*values[0], *values[1]])}
+    means = _means(a, b, [name for name, note in notes.items() if not note])
+    return [_row(name, values, means.get(name), note) for name, note in notes.items()]
 
 
-def _means(pairs: Sequence[tuple[Floats | None, Floats | None]]) -> Sequence[Sequence[Floats]]:
-    """For each pair the resampled means of both, over the same images."""
-    groups = [scores for pair in pairs for scores in pair if scores is not None]
-    return np.asarray(resample(groups)).reshape(len(pairs), 2, -1) if groups else []  # type: ignore[return-value]
+def _means(a: Model, b: Model, names: Sequence[str]) -> dict[str, Floats]:
+    """Column -> resampled differences B - A, over images that are the same for both."""
+    if not names:
+        return {}
+    before, after = Compared((a, b), Columns.of((a, b), [], None, None)).sampled
+    return {name: after[name] - before[name] for name in names}
 
 
-def _note(a: Judged, b: Judged, column: str) -> str:
+def _note(a: Model, b: Model, column: str, values: Sequence[dict[str, float]]) -> str:
     """Why two models are not comparable in a column; empty where they are."""
-    names = [column]
-    if column in AVERAGES:
-        if set(a.attacks()) != set(b.attacks()):
-            return "different attacks"
-        names = a.attacks()
-    elif column not in a.attacks() or column not in b.attacks():
-        return f"{'A' if column not in a.attacks() else 'B'} did not meet it"
-    rows = [run[name] for name in names for run in (*a.runs, *b.runs)]
-    differ = [what for field, what in MUST_AGREE.items() if _disagree(rows, field)]
-    return f"different {', '.join(differ)}" if differ else ""
+    attacks = attack_names([a, b])
+    if column not in attacks and set(attack_names([a])) != set(attack_names([b])):
+        return "different attacks"
+    for name, held in zip("AB", values, strict=True):
+        if column not in held:
+            return f"{name} did not meet it"
+    try:
+        expect_comparable([a, b], [column] if column in attacks else attacks)
+    except InputError as e:
+        return str(e).removeprefix("not comparable, ")
+    return ""
 
 
-def _disagree(rows: Sequence[Any], field: str) -> bool:
-    """Whether the rows under one attack differ in a field; a null, as clean's budget, agrees with everything."""
-    seen: dict[str, set[Any]] = {}
-    for row in rows:
-        if row[field] is not None:
-            seen.setdefault(row["attack"], set()).add(row[field])
-    return any(len(values) > 1 for values in seen.values())
-
-
-def _row(
-    name: str, a: Floats | None, b: Floats | None, interval: tuple[float, float] | None, note: str
-) -> dict[str, Any]:
-    before, after = (None if scores is None else float(scores.mean()) for scores in (a, b))
-    low, high = interval or (None, None)
+def _row(name: str, values: Sequence[dict[str, float]], differences: Floats | None, note: str) -> dict[str, Any]:
+    before, after = (held.get(name) for held in values)
+    low, high = (None, None) if differences is None else percentiles(differences)
     return {
         "attack": name,
         "A": before,
@@ -116,6 +104,6 @@ def _row(
         "difference": None if before is None or after is None else after - before,
         "low": low,
         "high": high,
-        "significant": None if low is None or high is None else not low <= 0 <= high,
+        "significant": None if differences is None else not holds_zero(differences, LEVEL),
         "note": note,
     }

@@ -9,6 +9,7 @@ from typing import Any
 from attacks.errors import InputError, unknown
 from sweep import alternatives, judged, status
 from sweep.alternatives import Sweep
+from sweep.judged import Compared
 from sweep.search import EVALUATORS, FANOVA, study
 from sweep.settings import METHOD
 from sweep.store import Store
@@ -27,7 +28,7 @@ def importance(store: Store, evaluator: str = FANOVA, target: str = VALUE) -> Ro
     Shares of the parameters of a method add to 1, over the finished configurations of that method. In a joint space
     the first row, of no method, is the choice of the method: its share of all parameters of all methods together. The
     importance is None where a method has fewer than FEWEST finished trials, or all of them reached the same. `target`:
-    the value, or a column of the table on the validation split (judged.Judged.scores).
+    the value, or a column of the table on the validation split (judged.Compared).
     """
     document = status.sound(store)
     if evaluator not in EVALUATORS:
@@ -50,15 +51,13 @@ def importance(store: Store, evaluator: str = FANOVA, target: str = VALUE) -> Ro
 
 def _told(store: Store, target: str) -> Told:
     """The finished configurations in the order of their numbers, and what they reached of the target."""
-    done = sorted(store.configurations(), key=lambda one: int(one["number"]))
-    if target == VALUE:
-        return [(json.loads(one["params"]), float(one["value"])) for one in done]
-    found = judged.verdicts(store, "val")
-    models = [(one, judged.of(found, one["runs"])) for one in done]
-    if judged_ones := [model for _, model in models if model is not None]:
-        judged.expect_column(target, judged_ones)
-    scores = [(one, None if model is None else model.scores(target)) for one, model in models]
-    return [(json.loads(one["params"]), float(score.mean())) for one, score in scores if score is not None]
+    done = {int(one["number"]): one for one in store.configurations()}
+    reached = {number: float(one["value"]) for number, one in done.items()}
+    if target != VALUE:
+        models = judged.finished(store, "val")
+        values = Compared.of(list(models.values()), (target,)).values if models else []
+        reached = {number: each[target] for number, each in zip(models, values, strict=True) if target in each}
+    return [(json.loads(done[number]["params"]), reached[number]) for number in sorted(reached)]
 
 
 def _within(sweep: Sweep, name: str, told: Told, evaluator: str) -> Rows:

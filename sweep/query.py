@@ -38,7 +38,8 @@ def query(
     seconds: float = SECONDS,
     memory: str = MEMORY,
 ) -> pa.Table:
-    """The answer of one SELECT, WITH or EXPLAIN over the views sweeps, trials, results, epochs and tradeoff.
+    """The answer of one SELECT, WITH or EXPLAIN over the views sweeps, trials, results, epochs, examples and
+    tradeoff.
 
     Covers every sweep of the storage, or those named. Anything but reading the views is refused; a fault in the SQL,
     more than `seconds`, or more than `memory` beside the views' own, is an InputError of one line.
@@ -54,12 +55,13 @@ def query(
 
 
 def view(storage: Storage, name: str, sweep_id: str | Sequence[str] | None = None) -> pa.Table:
-    """The view sweeps, trials (with a typed column `param.<address>` for each parameter), results, epochs or
-    tradeoff."""
+    """The view sweeps, trials (with a typed column `param.<address>` for each parameter), results, epochs,
+    examples or tradeoff."""
     reads: dict[str, Callable[[Store], pa.Table]] = {
         "trials": Store.trials,
         "results": Store.results,
         "epochs": Store.epochs,
+        "examples": Store.examples,
         schema.TRADEOFF: Store.tradeoff,
     }
     stores = _stores(storage, sweep_id)

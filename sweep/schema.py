@@ -8,15 +8,16 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-VERSION = 3
+VERSION = 4
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 EXPERIMENT = "experiment"
@@ -91,6 +92,8 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "flags": pa.list_(_TEXT),  # reasons to doubt it: docs/attacks.md
     "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
     "norm": _TEXT,  # linf | l2 | l1, of an attack that bounds one
+    "predicted": pa.binary(),  # bits.pack_classes: the class given to the image that decided; null for a stage
+    "labels": pa.binary(),  # bits.pack_classes: the true classes, of 'clean' only
 }
 
 EPOCHS = {  # one row per trial and epoch
@@ -119,6 +122,26 @@ EPOCHS = {  # one row per trial and epoch
     "backwards": _REAL,
     "cosine": _REAL,  # of RAMP's two directions
     "flips": _WHOLE,  # weights whose sign changed, of the SVM experiment
+    "class_weights": _TEXT,  # JSON: class -> the mean weight of its images; null where all count the same
+}
+
+EXAMPLES = {  # one row per trial, weights, epoch, split, attack and rank: what it broke with the highest loss
+    "sweep_id": _TEXT,
+    "trial": _TEXT,
+    "number": _WHOLE,
+    "method": _TEXT,
+    "seed": _BIG,
+    "weights": _TEXT,
+    "epoch": _WHOLE,
+    "split": _TEXT,
+    "attack": _TEXT,
+    "rank": _WHOLE,  # from 1, the highest loss
+    "image": _BIG,  # its id in the data set
+    "label": _WHOLE,
+    "predicted": _WHOLE,  # on the attacked image, before it became 8-bit
+    "loss": _REAL,
+    "png": pa.binary(),
+    "adversarial_png": pa.binary(),
 }
 
 
@@ -145,6 +168,7 @@ TABLES: dict[str, pa.Schema] = {
         "trials": TRIALS,
         "results": RESULTS,
         "epochs": EPOCHS,
+        "examples": EXAMPLES,
         TRADEOFF: TRADEOFFS,
     }.items()
 }
@@ -197,21 +221,56 @@ def encode(name: str, rows: Iterable[Mapping[str, Any]], replaces: Iterable[str]
 
 def decode(name: str, data: bytes) -> tuple[pa.Table, list[str]]:
     """The table of a file under our newest schema, and the names it replaces. Raises Unverified with the reason."""
+    return decoder(name)(data)
+
+
+def decoder(
+    name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> Callable[[bytes], tuple[pa.Table, list[str]]]:
+    """What decodes files, of some columns, in their order, and of the rows that a condition is true of. What neither
+    needs is not read, nor verified."""
     schema = TABLES[name]
-    try:
-        read = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        metadata = read.schema.metadata or {}
-        if metadata.get(b"sweep.table") != name.encode():
-            raise Unverified("foreign")
-        return _conform(read, schema), [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    wanted = schema if columns is None else _part(schema, columns)
+    needed = wanted if where is None else _part(schema, dict.fromkeys([*wanted.names, *_asked(schema, where)]))
+
+    def decoded(data: bytes) -> tuple[pa.Table, list[str]]:
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            metadata = file.schema_arrow.metadata or {}
+            if metadata.get(b"sweep.table") != name.encode():
+                raise Unverified("foreign")
+            read = _conform(file, needed)
+            replaced = [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+        return (read if where is None else read.filter(where).select(wanted.names)), replaced
+
+    return decoded
 
 
-def _conform(read: pa.Table, schema: pa.Schema) -> pa.Table:
-    held = set(read.schema.names)
+def _conform(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, each of its type; null where the file lacks it."""
+    rows, held = file.metadata.num_rows, set(file.schema_arrow.names)
+    read = file.read(columns=[column for column in schema.names if column in held])
     columns = [
-        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(len(read), field.type)
+        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _part(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    return pa.schema([schema.field(column) for column in columns], metadata=schema.metadata)
+
+
+def _asked(schema: pa.Schema, where: pc.Expression) -> list[str]:
+    """The columns that a condition is about: those without which it cannot be asked."""
+
+    def told(columns: pa.Schema) -> bool:
+        try:
+            columns.empty_table().filter(where)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return [name for i, name in enumerate(schema.names) if not told(schema.remove(i))]

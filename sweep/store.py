@@ -28,6 +28,7 @@ from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_ORDER = ("number", "trial", "epoch")
 _READERS = 16  # threads: a remote file costs a round trip
 COMPLETE, PRUNED, FAILED, PLANNED = "COMPLETE", "PRUNED", "FAILED", "PLANNED"
 Row = Mapping[str, Any]
@@ -88,6 +89,10 @@ class Store:
         for row in rows:
             _check_verdicts(row)
         self._put("results", f"{key}-{name}", rows)
+
+    def write_examples(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The worst images of one evaluation of the trial `key`, before its results: `name` as theirs."""
+        self._put("examples", f"{key}-{name}", self._owned(key, rows))
 
     def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
         """All epochs of the trial so far, over those written before."""
@@ -153,7 +158,7 @@ class Store:
 
     def probabilities(self, key: str) -> dict[str, float]:
         """How probable each attack was in a run, over its epochs."""
-        epochs = self.epochs().filter(pc.field("trial") == key).column("probabilities").to_pylist()
+        epochs = self.epochs(["probabilities"], pc.field("trial") == key).column("probabilities").to_pylist()
         found = [json.loads(text) for text in epochs if text]
         return {name: sum(one[name] for one in found) / len(found) for name in found[0]} if found else {}
 
@@ -162,14 +167,21 @@ class Store:
         averaged = f"/{key}-val-averaged."
         return "averaged" if any(averaged in name for name in self.folder.names("parquet/results")) else "live"
 
-    def results(self) -> pa.Table:
-        return self._read("results")
+    def results(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """With `columns` only these, and with `where` only the rows that it is true of: the others are not read."""
+        return self._read("results", columns, where)
+
+    def examples(self) -> pa.Table:
+        return self._read("examples")
 
     def tradeoff(self) -> pa.Table:
         return self._read(schema.TRADEOFF)
 
-    def epochs(self) -> pa.Table:
-        return self._read("epochs").sort_by([("number", "ascending"), ("trial", "ascending"), ("epoch", "ascending")])
+    def epochs(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """In the order of numbers, trials and epochs; `columns` and `where` as for results."""
+        wanted = schema.EPOCHS if columns is None else columns
+        read = self._read("epochs", list(dict.fromkeys([*wanted, *_ORDER])), where)
+        return read.sort_by([(name, "ascending") for name in _ORDER]).select(list(wanted))
 
     def sweep(self) -> pa.Table:
         """The one row of the view `sweeps`."""
@@ -210,12 +222,14 @@ class Store:
             return True
         return False
 
-    def _read(self, table: str) -> pa.Table:
-        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", lambda data: schema.decode(table, data))
+    def _read(self, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        decode = schema.decoder(table, columns, where)
+        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", decode)
         _warn(f"{table} of {self.sweep_id}", found, skipped)
         replaced = {gone for _, names in found.values() for gone in names}
         sound = [read for name, (read, _) in found.items() if name.rpartition("/")[2] not in replaced]
-        return pa.concat_tables([schema.TABLES[table].empty_table(), *sound])
+        empty = schema.TABLES[table].empty_table()
+        return pa.concat_tables([empty if columns is None else empty.select(columns), *sound])
 
 
 def sweep_ids(storage: Storage) -> list[str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 
 
-def _known_format(name: str) -> str:
+def known_format(name: str) -> str:
     """Refuses an unknown format before any work is done."""
     from attacks.errors import unknown
     from sweep.render import FORMATS
@@ -29,7 +29,9 @@ StorageOption = Annotated[
     str | None,
     typer.Option("--storage", help="Where sweeps are kept: a path or a URI; default $SWEEP_STORAGE, else ./results."),
 ]
-FormatOption = Annotated[str, typer.Option("--format", help="table, json, csv or md.", callback=_known_format)]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="table, json, csv, md, latex or html.", callback=known_format)
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id; `sweep ls` lists them.")]
 DataRootOption = Annotated[
     str | None,

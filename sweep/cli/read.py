@@ -1,4 +1,4 @@
-"""The verbs that read stored results: ls, status, best, query, table. None of them trains, attacks or starts Ray."""
+"""The verbs that read stored results: ls, status, best, query. None of them trains, attacks or starts Ray."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Format
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs, examples, tradeoff.")],
     sweep_id: Annotated[str | None, typer.Option("--id", help="Only this sweep; default: all.")] = None,
     storage_uri: StorageOption = None,
     format: FormatOption = "table",
@@ -71,24 +71,4 @@ def query(
     render.show(ask(storage(storage_uri), sql, sweep_id), format)
 
 
-def table(
-    sweep_id: IdArgument,
-    union: Annotated[str, typer.Option(help="Attacks, comma-separated: adds their exact union.")] = "",
-    split: Annotated[str, typer.Option(help="val or test.")] = "test",
-    intervals: Annotated[bool, typer.Option("--intervals", help="95 % intervals for every column.")] = False,
-    storage_uri: StorageOption = None,
-    format: FormatOption = "table",
-) -> None:
-    """Accuracies of the pre-trained and the tuned models, per attack, averaged, and for any union of attacks.
-
-    Example: sweep table cas-20261120-213000-3f2a --union linf,l2,l1
-    """
-    from sweep import render, tables
-    from sweep.store import Store
-
-    names = [name.strip() for name in union.split(",") if name.strip()]
-    rows = tables.table(Store(storage(storage_uri), sweep_id), split, names, intervals=intervals)
-    render.show(rows, format, percent=tables.fractions(rows))
-
-
-COMMANDS = {"ls": ls, "status": status, "best": best, "query": query, "table": table}
+COMMANDS = {"ls": ls, "status": status, "best": best, "query": query}

@@ -17,6 +17,7 @@ from sweep.store import Store
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, blur, fog]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"
 N = 100
+TOGETHER = ("avg_lp", "avg_semantic", "average", "union of all", "worst attack")
 
 
 def bits(count: int) -> list[int]:
@@ -42,12 +43,13 @@ def test_a_difference_worked_by_hand(store: Store) -> None:
     assert told["settings"] == [{"address": "optimizer.lr", "A": 0.1, "B": 0.2}]
     assert told["environment"] == [{"what": "revision", "A": "r0", "B": "r1"}]
     rows = {row["attack"]: row for row in told["accuracies"]}
-    assert list(rows) == ["clean", "linf", "blur", "fog", "avg_lp", "avg_semantic", "average"]
+    assert list(rows) == ["clean", "linf", "blur", "fog", *TOGETHER]
     assert [(row["A"], row["B"]) for row in rows.values()] == [
-        (0.8, 0.8), (0.4, 0.6), (0.5, 0.48), (0.2, 0.2), (0.4, 0.6), (0.35, 0.34), pytest.approx((0.375, 0.47))
+        (0.8, 0.8), (0.4, 0.6), (0.5, 0.48), (0.2, 0.2),
+        (0.4, 0.6), (0.35, 0.34), pytest.approx((0.375, 0.47)), (0.2, 0.2), (0.2, 0.2)
     ]  # fmt: skip
     assert rows["average"]["difference"] == pytest.approx(0.095)
-    assert [row["significant"] for row in rows.values()] == [False, True, False, False, True, False, True]
+    assert [row["significant"] for row in rows.values()] == [False, True, False, False, True, False, True, False, False]
     assert {row["note"] for row in rows.values()} == {""}
 
 
@@ -68,9 +70,10 @@ def test_only_what_changed(store: Store) -> None:
 @pytest.mark.parametrize(
     ("more", "note"),
     [
-        ({"budget_id": "others"}, "different budgets"),
-        ({"images": "others", "protocol": "full"}, "different images, protocols"),
-        ({"num_steps": 3, "epsilon": 0.3}, "different epsilons, numbers of steps"),
+        ({"budget_id": "others"}, "different budgets: {} has 'digits', {} has 'others'"),
+        ({"images": "others"}, "different images: fog has 'val', fog has 'others'"),
+        ({"protocol": "full"}, "different protocols: {} has 'quick', {} has 'full'"),
+        ({"num_steps": 3}, "different numbers of steps: {} has 10, {} has 3"),
     ],
 )
 def test_what_is_not_comparable_has_no_interval(store: Store, more: dict[str, Any], note: str) -> None:
@@ -79,7 +82,9 @@ def test_what_is_not_comparable_has_no_interval(store: Store, more: dict[str, An
     told = differ(store, b="s/2")
     assert told["settings"] == []
     for row in told["accuracies"]:
-        assert (row["note"], row["significant"], row["low"], row["high"]) == (note, None, None, None)
+        attack = "clean" if row["attack"] in TOGETHER else row["attack"]
+        assert row["note"] == note.format(attack, attack)
+        assert (row["significant"], row["low"], row["high"]) == (None, None, None)
         assert row["difference"] == pytest.approx(0.7 - row["A"])
 
 
@@ -90,7 +95,7 @@ def test_an_attack_that_one_did_not_meet(store: Store) -> None:
     assert rows["fog"] == dict.fromkeys(rows["fog"]) | {"attack": "fog", "A": 0.2, "note": "B did not meet it"}
     assert rows["linf"]["note"] == ""
     assert rows["linf"]["significant"]
-    assert {rows[name]["note"] for name in ("avg_lp", "avg_semantic", "average")} == {"different attacks"}
+    assert {rows[name]["note"] for name in TOGETHER} == {"different attacks"}
 
 
 def test_attacks_of_one_family_alone(store: Store) -> None:
@@ -98,7 +103,7 @@ def test_attacks_of_one_family_alone(store: Store) -> None:
         end(store, number, {"optimizer.lr": 0.1}, [0.5])
         judge(store, f"{number}-0", {"clean": bits(70), "linf": bits(70)})
     rows = differ(store, "s/2", "s/3")["accuracies"]
-    assert [row["attack"] for row in rows] == ["clean", "linf", "avg_lp", "average"]
+    assert [row["attack"] for row in rows] == ["clean", "linf", "avg_lp", "average", "union of all", "worst attack"]
 
 
 def test_two_sweeps_are_their_best(store: Store, tmp_path: Path) -> None:
@@ -125,8 +130,9 @@ def test_faults(store: Store) -> None:
 
     end(store, 2, {"optimizer.lr": 0.3}, [0.9], state="FAILED")
     assert refused("s/0", "s/2") == "s/2 is FAILED: only a COMPLETE trial has accuracies to compare"
-    assert refused(split="test") == "s/0 was not judged on split 'test': try --split val"
-    assert refused(split="tset") == "s/0 was not judged on split 'tset': try --split val or test"
+    assert refused(split="test") == "sweep s has no results on split 'test': it has val"
+    judge(store, "1-0", {"clean": bits(9)}, split="test")
+    assert refused(split="test") == "s/0 was not judged on split 'test'"
 
 
 def test_the_service_s_own_sweep(swept: Store) -> None:
@@ -136,7 +142,7 @@ def test_the_service_s_own_sweep(swept: Store) -> None:
         if row["split"] == "test" and row["number"] in (1, 2):
             found.setdefault((row["number"], row["attack"]), []).append(unpack(row["robust_bits"], row["n"]))
     rows = differ(swept, "fixture/1", "fixture/2", split="test")["accuracies"]
-    assert len(rows) == 22 + 3
+    assert [row["attack"] for row in rows[22:]] == list(TOGETHER)
     rng = np.random.default_rng(5)
     for row in rows[:22]:
         a, b = (np.asarray(found[number, row["attack"]], float) for number in (1, 2))

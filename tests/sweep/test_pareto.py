@@ -17,6 +17,7 @@ from sweep.store import Store
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, blur]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"
 N = 200
+WORST = ("worst attack", "union of all")
 
 
 def bits(count: int) -> list[int]:
@@ -51,6 +52,8 @@ def test_any_two_columns(store: Store) -> None:
     (first, *_) = front(store, x="linf", y="union(clean,blur)")
     assert (first["number"], first["linf"], first["union(clean,blur)"]) == (1, 0.5, 0.55)
     assert [row["number"] for row in front(store, x="linf", y="blur") if row["on_front"]] == [1]
+    worst = {row["number"]: (row["worst attack"], row["union of all"]) for row in front(store, "val", *WORST)}
+    assert worst == {0: (0.2, 0.2), 1: (0.5, 0.5), 2: (0.495, 0.495), 3: (0.15, 0.15)}
 
 
 def test_equal_points_are_both_on_the_front(store: Store) -> None:

@@ -34,6 +34,7 @@ def storage(tmp_path: Path) -> Storage:
         ]
         store.write_results(f"k-{name}", "test", rows)
         store.write_epochs(f"k-{name}", [{"number": 0, "epoch": 1, "losses": {"linf": 0.5}}])
+        store.write_examples(f"k-{name}", "test", [{"number": 0, "attack": "linf", "rank": 1, "png": b"x"}])
         store.write_tradeoff([{"trained_on": "linf", "attack": "l2", "effect": 0.5}])
     return made
 
@@ -208,7 +209,7 @@ def test_what_is_not_a_select_is_told_so(storage: Storage, sql: str) -> None:
         ("select * from result", "unknown table 'result': did you mean 'results'?"),
         (
             "select * from nothing_like_it",
-            "unknown table 'nothing_like_it': known: epochs, results, sweeps, tradeoff, trials",
+            "unknown table 'nothing_like_it': known: epochs, examples, results, sweeps, tradeoff, trials",
         ),
     ],
 )
