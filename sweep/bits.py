@@ -95,6 +95,8 @@ def same(rows: Sequence[Mapping[str, Any]], field: str, what: str) -> None:
     seen = {row.get(field): row for row in rows if row.get(field) is not None}
     if len(seen) > 1:
         a, b = list(seen.values())[:2]
-        raise InputError(
-            f"not comparable, different {what}: {a['attack']} has {a[field]!r}, {b['attack']} has {b[field]!r}"
+        apart = a.get("sweep_id") != b.get("sweep_id")
+        one, other = (
+            f"{row['attack']}{' of ' + row['sweep_id'] if apart else ''} has {row[field]!r}" for row in (a, b)
         )
+        raise InputError(f"not comparable, different {what}: {one}, {other}")

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from sweep.averages import AVERAGE
-from sweep.columns import Columns
-from sweep.intervals import Draws, Floats, percentiles, wilson
+from sweep.columns import WORST_CASE, Columns
+from sweep.intervals import Draws, Floats, holding_zero, percentiles, wilson
 from sweep.models import PRETRAINED, Cells, Model
 from sweep.sheet import BEST, TIED
 
@@ -53,35 +53,44 @@ class Cast:
             row |= self._cell(k, column, sampled)
         return row, self._marks(k, sampled)
 
+    def refusal(self) -> str | None:
+        """Why a model that met every attack has no union of them all."""
+        columns = self.columns
+        whole = [k for k, model in enumerate(self.models) if columns.attacks and model.met(columns.attacks)]
+        lacking = (self.models[k] for k in whole if self._mean(k, WORST_CASE) is None)
+        return next(map(columns.refusal, lacking), None)
+
     @cached_property
     def _draws(self) -> Draws:
         seeds = [len(model.runs) for model in self.models]
         return Draws.of(self.models[0].images, seeds, self.extras.resamples, self.extras.seed)
 
     @cached_property
-    def _each(self) -> list[dict[str, Floats]]:
-        """Of each model, column -> its accuracy with each seed."""
-        found = ({name: scores.mean(1) for name, scores in self.columns.scores(m).items()} for m in self.models)
-        return [self.columns.with_worst(each) for each in found]
+    def _accuracies(self) -> list[tuple[Means, Means]]:
+        """Of each model, column -> its accuracy, and column -> that with each seed. The worst attack is that of the
+        means, not the mean of each seed's."""
+        scores = map(self.columns.scores, self.models)
+        found = ([{name: held.mean(axis) for name, held in each.items()} for axis in (None, 1)] for each in scores)
+        return [(self.columns.with_worst(means), self.columns.with_worst(each)) for means, each in found]
 
-    @cached_property
-    def _means(self) -> list[dict[str, float]]:
-        """Of each model, column -> its accuracy; the worst attack is that of the means, not the mean of the worst."""
-        found = ({name: np.asarray(each[name].mean()) for name in each} for each in self._each)
-        return [{name: float(mean) for name, mean in self.columns.with_worst(means).items()} for means in found]
+    def _mean(self, k: int, column: str) -> float | None:
+        mean = self._accuracies[k][0].get(column)
+        return None if mean is None else float(mean)
 
     def _sampled(self, k: int) -> Means:
         """Column -> resampled means, of what the table needs them of."""
-        scores = self.columns.scores(self.models[k])
-        if not (self.extras.marks or self.extras.intervals):
-            scores = {name: held for name, held in scores.items() if name == AVERAGE}
+        if self.extras.marks or self.extras.intervals:
+            scores = self.columns.scores(self.models[k])
+        else:
+            averages = self.models[k].averages(self.columns.names, self.columns.formula)
+            scores = {name: held for name, held in averages.items() if name == AVERAGE}
         if not scores:
             return {}
         means = self._draws.means(k, np.stack(list(scores.values())))
         return self.columns.with_worst(dict(zip(scores, means, strict=True)))
 
     def _cell(self, k: int, column: str, sampled: Means) -> Cells:
-        cell: Cells = {column: self._means[k].get(column)}
+        cell: Cells = {column: self._mean(k, column)}
         if self.extras.intervals:
             cell |= _bounds(column, self._interval(k, column, sampled))
         if self.extras.spread:
@@ -89,7 +98,7 @@ class Cast:
         return cell
 
     def _interval(self, k: int, column: str, sampled: Means) -> Interval:
-        mean, images = self._means[k].get(column), self.models[k].images
+        mean, images = self._mean(k, column), self.models[k].images
         if mean is None:
             return None, None
         if len(self.models[k].runs) == 1 and column in self.columns.verdicts:
@@ -97,36 +106,36 @@ class Cast:
         return percentiles(sampled[column], self.extras.level)
 
     def _std(self, k: int, column: str) -> float | None:
-        each = self._each[k].get(column)
+        each = self._accuracies[k][1].get(column)
         return None if each is None or len(each) == 1 else float(each.std(ddof=1))
 
     def _average(self, k: int, sampled: Means) -> Cells:
         """The average, and what it gained over the pre-trained model of the same sweep."""
-        mean, base = self._means[k].get(AVERAGE), self._bases.get(self.models[k].sweep)
+        mean, base = self._mean(k, AVERAGE), self._bases.get(self.models[k].sweep)
         interval = (None, None) if mean is None else percentiles(sampled[AVERAGE], self.extras.level)
         row: Cells = {AVERAGE: mean} | _bounds(AVERAGE, interval) | {"std": self._std(k, AVERAGE)}
         if mean is None or base is None or base == k:
             return row | {"gain": None} | _bounds("gain", (None, None))
         gained = percentiles(sampled[AVERAGE] - self._kept[base][AVERAGE], self.extras.level)
-        return row | {"gain": mean - self._means[base][AVERAGE]} | _bounds("gain", gained)
+        return row | {"gain": mean - float(self._accuracies[base][0][AVERAGE])} | _bounds("gain", gained)
 
     @cached_property
     def _bases(self) -> dict[str, int]:
         """Sweep -> its pre-trained model."""
         found: dict[str, int] = {}
         for k, model in enumerate(self.models):
-            if model.method == PRETRAINED and AVERAGE in self._means[k]:
+            if model.method == PRETRAINED and self._mean(k, AVERAGE) is not None:
                 found.setdefault(model.sweep, k)
         return found
 
     @cached_property
     def _bests(self) -> dict[str, int]:
-        """Column -> the first of the best, where there is a choice."""
+        """Column -> the first of the best, where not all are equal."""
         found = {}
         for column in (*self.columns.before, AVERAGE, *self.columns.after) if self.extras.marks else ():
-            held = [k for k, means in enumerate(self._means) if column in means]
-            if len(held) > 1:
-                found[column] = max(held, key=lambda k: self._means[k][column])
+            held = {k: float(means[column]) for k, (means, _) in enumerate(self._accuracies) if column in means}
+            if held and max(held.values()) > min(held.values()) + _ROUND_OFF:
+                found[column] = max(held, key=held.__getitem__)
         return found
 
     @cached_property
@@ -139,21 +148,17 @@ class Cast:
         return {k: {column: found[k][column] for column in columns} for k, columns in wanted.items()}
 
     def _marks(self, k: int, sampled: Means) -> dict[str, str]:
-        marks = {}
-        for column, best in self._bests.items():
-            if (mean := self._means[k].get(column)) is None:
-                continue
-            if mean >= self._means[best][column] - _ROUND_OFF:
-                marks[column] = BEST
-            elif holds_zero(self._kept[best][column] - sampled[column], self.extras.level):
-                marks[column] = TIED
+        behind = {column: best for column, best in self._bests.items() if self._mean(k, column) is not None}
+        marks = {column: BEST for column, best in behind.items() if self._behind(k, best, column) <= _ROUND_OFF}
+        left = {column: best for column, best in behind.items() if column not in marks}
+        if left:
+            differences = np.stack([self._kept[best][column] - sampled[column] for column, best in left.items()])
+            held = holding_zero(differences, self.extras.level)
+            marks |= {column: TIED for column, tied in zip(left, held, strict=True) if tied}
         return marks
 
-
-def holds_zero(differences: Floats, level: float) -> bool:
-    """Whether the interval of resampled differences holds 0."""
-    low, high = percentiles(differences, level)
-    return low <= _ROUND_OFF and high >= -_ROUND_OFF
+    def _behind(self, k: int, best: int, column: str) -> float:
+        return float(self._accuracies[best][0][column] - self._accuracies[k][0][column])
 
 
 def _bounds(name: str, interval: Interval) -> Cells:

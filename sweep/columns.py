@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,14 +80,15 @@ class Columns:
         found = {name: model.robust(name) for name in self.names if model.met([name])}
         found |= model.averages(self.names, self.formula)
         found |= {column: model.together(union) for column, union in self.unions.items() if model.met(union)}
-        if self.attacks and model.met(self.attacks) and self.refusal(model) is None:
-            found[WORST_CASE] = model.together(self.attacks)
+        with suppress(InputError):  # refusal() says why
+            if self.attacks and model.met(self.attacks):
+                found[WORST_CASE] = model.together(self.attacks)
         return found
 
     def refusal(self, model: Model) -> str | None:
-        """Why there is no union of all attacks that the model met."""
+        """Why a model that met all attacks has no union of them."""
         try:
-            model.expect_union([name for name in self.attacks if model.met([name])])
+            model.expect_union(self.attacks)
         except InputError as e:
             return str(e)
         return None

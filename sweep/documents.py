@@ -49,8 +49,8 @@ def turned(columns: list[str], texts: Grid, marks: Marked) -> tuple[list[str], G
 
 
 def latex(sheet: Sheet) -> str:
-    r"""A table that needs \usepackage{booktabs}: the best in \textbf, what is within noise of it \underline, both with
-    their sign. Turned on its side where it is wide and has few rows."""
+    r"""A table that needs \usepackage{booktabs}: the best in \textbf, what is within noise of it \underline. Turned on
+    its side where it is wide and has few rows."""
     columns, texts, marks, right = sheet.columns, sheet.texts, sheet.marked, sheet.numeric
     if 0 < len(texts) <= FEW and sum(max(map(len, held)) + 2 for held in zip(columns, *texts, strict=True)) > _PAGE:
         columns, texts, marks, right = turned(columns, texts, marks)
@@ -60,10 +60,10 @@ def latex(sheet: Sheet) -> str:
     ]
     lines = [r"\begin{table}", r"  \centering"]
     lines += [rf"  \caption{{{_escaped(sheet.caption)}}}"] if sheet.caption else []
-    lines += [rf"  \begin{{tabular}}{{{''.join('r' if one else 'l' for one in right)}}}", r"    \toprule"]
+    lines += [rf"  \begin{{tabular}}{{{''.join('r' if one else 'l' for one in right) or 'l'}}}", r"    \toprule"]
     lines += [f"    {' & '.join(map(_escaped, columns))} \\\\", r"    \midrule"]
     lines += [*(f"    {line} \\\\" for line in body), r"    \bottomrule", r"  \end{tabular}"]
-    lines += [rf"  \par\footnotesize {_escaped(note)}" for note in sheet.notes]
+    lines += [rf"  \par\footnotesize {_escaped(note)}" for note in sheet.told("Bold", "underlined")]
     return "\n".join(["% needs \\usepackage{booktabs}", *lines, r"\end{table}", ""])
 
 
@@ -71,7 +71,7 @@ def _in_latex(text: str, mark: str | None) -> str:
     made = ("$-$" if _NEGATIVE.match(text) else "") + _escaped(_NEGATIVE.sub("", text))
     if mark is None:
         return made
-    return {BEST: r"\textbf", TIED: r"\underline"}[mark] + f"{{{made}}}{_escaped(SIGNS[mark])}"
+    return {BEST: r"\textbf", TIED: r"\underline"}[mark] + f"{{{made}}}"
 
 
 def _escaped(text: str) -> str:
@@ -109,7 +109,7 @@ def html_table(sheet: Sheet) -> str:
             row.append(f"<{kind}{scope}{_side(right[i])}>{_in_html(text, mark)}</{kind}>")
         lines.append(f"<tr>{''.join(row)}</tr>")
     lines += ["</tbody>", "</table>"]
-    notes = [f"<p>{escape(note)}</p>" for note in sheet.notes]
+    notes = [f"<p>{escape(note)}</p>" for note in sheet.told("Bold *", "~")]
     label = escape(sheet.caption or "table")
     return "\n".join([f'<div role="region" aria-label="{label}" tabindex="0">', *lines, "</div>", *notes, ""])
 

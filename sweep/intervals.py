@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _CHUNK = 1 << 22  # numbers drawn at once
+_ROUND_OFF = 1e-9
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -65,6 +66,12 @@ class Draws:
         parts = [self.images[start : start + step] @ flat for start in range(0, resamples, step)]
         by_seed = np.concatenate(parts).reshape(resamples, columns, seeds)
         return np.asarray(np.einsum("rcs,rs->cr", by_seed, self.seeds[group]) / (n * seeds), np.float64)
+
+
+def holding_zero(differences: Floats, level: float = 0.95) -> npt.NDArray[np.bool_]:
+    """Of resampled differences (columns, resamples): whether the interval of each holds 0."""
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return np.asarray((low <= _ROUND_OFF) & (high >= -_ROUND_OFF))
 
 
 def percentiles(means: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -25,7 +25,7 @@ AVERAGED = "averaged"
 STAGE = "/"
 """In the name of a stage: attack/stage."""
 CLEAN = "clean"
-_ABOUT = ("sweep_id", "trial", "number", "method", "dataset", "model", "init", "seed", "weights", "epoch", "split")
+_ABOUT = ("trial", "number", "method", "dataset", "model", "seed", "weights", "epoch", "split")
 _VERDICT = ("attack", "family", "norm", "epsilon", "num_steps", "protocol", "n", "images", "budget_id", "conditional")
 _COLUMNS = (*_ABOUT, *_VERDICT, "flags", "robust_bits")
 _FAMILIES = {"clean": 0, "lp": 1, "perceptual": 2, "semantic": 3}
@@ -158,7 +158,7 @@ def _unpack(store: Store, rows: Sequence[Cells]) -> None:
     for n, held in lengths.items():
         packed = np.frombuffer(b"".join(row.pop("robust_bits") for row in held), np.uint8).reshape(len(held), -1)
         for row, robust in zip(held, np.unpackbits(packed, axis=1, count=n).view(np.bool_), strict=True):
-            row["robust"] = robust
+            row |= {"robust": robust, "sweep_id": store.sweep_id}
 
 
 def scores(store: Store, split: str) -> dict[str, Floats]:

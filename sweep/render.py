@@ -22,6 +22,7 @@ from sweep import documents
 from sweep.sheet import BEST, SIGNS, TIED, Marks, Rows, Sheet, plain, sheet
 
 _WIDE = 120
+_BLANK = "\ue000"  # which Rich keeps at the end of a cell, and no text has
 
 
 def show(
@@ -77,9 +78,7 @@ def _md(sheet: Sheet, out: IO[str]) -> str:
     lines.append(line(["---:" if right else "---" for right in sheet.numeric]))
     for texts, marks in zip(sheet.texts, sheet.marked, strict=True):
         lines.append(line([cell(text, mark) for text, mark in zip(texts, marks, strict=True)]))
-    told = "".join(
-        f"\n{_in_md(note).replace('*', chr(92) + '*').replace('~', chr(92) + '~')}\n" for note in sheet.notes
-    )
+    told = "".join(f"\n{note}\n" for note in sheet.told("**bold** \\*", "\\~"))
     return (f"**{_in_md(sheet.caption)}**\n\n" if sheet.caption else "") + "".join(lines) + told
 
 
@@ -103,8 +102,8 @@ def _table(sheet: Sheet, out: IO[str]) -> str:
     console = Console(file=made, width=min(width, 100_000), force_terminal=terminal, legacy_windows=False)
     console.print(table)
     lines = [sheet.caption] if sheet.caption else []
-    lines += [line.rstrip() for line in made.getvalue().splitlines()]
-    return "".join(f"{line}\n" for line in [*lines, *sheet.notes])
+    lines += [line.rstrip() for line in made.getvalue().replace(_BLANK, " ").splitlines()]
+    return "".join(f"{line}\n" for line in [*lines, *sheet.told(SIGNS[BEST], SIGNS[TIED])])
 
 
 def _signed(sheet: Sheet) -> list[list[str]]:
@@ -112,7 +111,7 @@ def _signed(sheet: Sheet) -> list[list[str]]:
     some = {i for row in sheet.marked for i, mark in enumerate(row) if mark}
 
     def sign(i: int, mark: str | None) -> str:
-        return SIGNS[mark] if mark else " " if i in some else ""
+        return SIGNS[mark] if mark else _BLANK if i in some else ""
 
     return [
         [text + sign(i, mark) for i, (text, mark) in enumerate(zip(texts, marks, strict=True))]

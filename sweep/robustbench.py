@@ -24,7 +24,7 @@ def entries(found: Table) -> list[dict[str, Any]]:
 
 def _entries(model: Model, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     run = model.runs[0]
-    norms = [norm for norm in _THREATS if any(verdict["norm"] == norm for verdict in run.values())]
+    norms: list[str | None] = [norm for norm in _THREATS if any(verdict["norm"] == norm for verdict in run.values())]
     for norm in norms or [None]:
         mine = [verdict for name, verdict in run.items() if name == CLEAN or (norm and verdict["norm"] == norm)]
         flags = sorted({flag for verdict in mine for flag in verdict["flags"] or []})
@@ -64,5 +64,7 @@ def _eps(verdicts: list[Any]) -> str | None:
 
 
 def _fraction(epsilon: float) -> str:
-    levels = round(255 * epsilon)
-    return f"{levels}/255" if epsilon < 1 and abs(255 * epsilon - levels) < 1e-4 and levels else f"{epsilon:g}"
+    levels, decimal = round(255 * epsilon), f"{epsilon:.3g}"
+    if epsilon < 1 and levels and abs(255 * epsilon - levels) < 1e-4 and abs(float(decimal) - epsilon) > 1e-9:
+        return f"{levels}/255"
+    return decimal if float(decimal) == epsilon else f"{epsilon:g}"

@@ -47,6 +47,11 @@ class Sheet:
         rows: Marks = self.marks or [{}] * len(self.cells)
         return [[marks.get(name) for name in self.columns] for marks in rows]
 
+    def told(self, best: str, tied: str) -> list[str]:
+        """The notes, after what the marks are where there are any."""
+        some = any(self.marks or ())
+        return [*([f"{best}: best of its column; {tied}: within noise of it."] if some else ()), *self.notes]
+
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers and nothing else."""

@@ -11,7 +11,8 @@ from attacks.errors import InputError
 from sweep import models as judged
 from sweep.averages import AVERAGE, FORMULAS, USUAL
 from sweep.averages import averages as averages
-from sweep.cells import Cast, Extras
+from sweep.cells import Cast
+from sweep.cells import Extras as Extras
 from sweep.columns import WORST_ATTACK, WORST_CASE, Columns
 from sweep.models import PRETRAINED as PRETRAINED
 from sweep.models import REPLAY as REPLAY
@@ -19,7 +20,6 @@ from sweep.models import Cells, Model, Row
 from sweep.models import scores as scores
 from sweep.ratios import Reference
 from sweep.settings import METHOD
-from sweep.sheet import BEST, SIGNS, TIED
 from sweep.store import PLANNED, Store
 
 USUALLY = Extras()
@@ -93,7 +93,7 @@ def compare(
         rows = [row | {"flags": flags} for row, flags in zip(rows, flagged, strict=True)]
     order = sorted(range(len(rows)), key=lambda k: _place(rows[k]))
     marks = [made[k][1] for k in order] if extras.marks else None
-    return Table([models[k] for k in order], [rows[k] for k in order], marks, _notes(columns, extras, base, models))
+    return Table([models[k] for k in order], [rows[k] for k in order], marks, _notes(cast, base))
 
 
 def fractions(rows: Iterable[Row]) -> set[str]:
@@ -157,12 +157,12 @@ def _after(name: str, row: Cells, more: Cells) -> Cells:
     }
 
 
-def _notes(columns: Columns, extras: Extras, base: Reference | None, models: Sequence[Model]) -> list[str]:
-    found, (best, tied) = [], (SIGNS[BEST], SIGNS[TIED])
+def _notes(cast: Cast, base: Reference | None) -> list[str]:
+    found, columns, extras = [], cast.columns, cast.extras
     if extras.marks:
         found.append(
-            f"{best} best of its column; {tied} within noise of it: the {100 * extras.level:g} % interval of "
-            f"the paired difference, over {extras.resamples} resamples of the images and seeds, holds 0."
+            f"within noise: the {100 * extras.level:g} % interval of the paired difference from the best, over "
+            f"{extras.resamples} resamples of the images and seeds, holds 0."
         )
     found.append(
         f"{WORST_CASE}: robust against every attack at once, image by image; {WORST_ATTACK}: the lowest accuracy under "
@@ -170,6 +170,6 @@ def _notes(columns: Columns, extras: Extras, base: Reference | None, models: Seq
     )
     if columns.formula != USUAL:
         found.append(f"{AVERAGE}: the mean of {' and '.join(FORMULAS[columns.formula])}.")
-    if refused := next(filter(None, map(columns.refusal, models)), None):
+    if refused := cast.refusal():
         found.append(f"{WORST_CASE}: some models have none: {refused}.")
     return found + ([] if base is None else columns.told(base.store.sweep_id))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -35,6 +36,9 @@ def main() -> NoReturn:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         sys.exit(app(arguments or ["--help"], prog_name="sweep", standalone_mode=False))
+    except BrokenPipeError:  # the reader has had enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as e:
         if debug:
             raise

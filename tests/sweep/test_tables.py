@@ -24,8 +24,10 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def put(store: Store, key: str, number: int | None, method: str, bits: dict[str, str], **changes: Any) -> None:
-    """Stores verdicts given as "1010", image by image."""
+def put(
+    store: Store, key: str, number: int | None, method: str, bits: dict[str, str], file: str = "", **changes: Any
+) -> None:
+    """Stores verdicts given as "1010", image by image; a second time beside the first where `file` is another."""
     rows = []
     for attack, text in bits.items():
         robust = [c == "1" for c in text]
@@ -35,7 +37,7 @@ def put(store: Store, key: str, number: int | None, method: str, bits: dict[str,
         row |= {"weights": "live", "epoch": 1, "split": "test", "images": "i", "protocol": "full", "conditional": False}
         rows.append(row | {"budget_id": None if attack == "clean" else "b", "epsilon": 0.1, "num_steps": 10} | changes)
     name = f"{changes.get('split', 'test')}-{changes.get('weights', 'live')}-{changes.get('epoch', 1)}"
-    name += "-stages" if changes.get("conditional") else ""
+    name += "-stages" if changes.get("conditional") else file
     store.write_results(key, name, rows)
 
 
