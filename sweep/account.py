@@ -99,7 +99,7 @@ def _plain(value: Any) -> Any:
 def _curves(found: Reference) -> Rows:
     """One row a seed and epoch."""
     seeds = {row["key"]: row["seed"] for row in found.runs}
-    epochs = found.store.epochs().filter(pc.field("trial").isin(pa.array(seeds, pa.string()))).to_pylist()
+    epochs = found.store.epochs(where=pc.field("trial").isin(pa.array(seeds, pa.string()))).to_pylist()
     rows = [
         {"seed": seeds[row["trial"]], "key": row["trial"]}
         | {name: row[name] for name in dict.fromkeys((*_CURVE, *_SPENT, *_PASSES))}
@@ -135,10 +135,11 @@ def _about(model: Model, name: str) -> dict[str, Any]:
     return told | {"n": model.images, "seeds": len(model.runs)}
 
 
-def _commands(found: Reference) -> dict[str, str]:
-    """What to type, by what it does. A trial that this version makes no more has no command to run it again."""
-    commands = {}
+def _commands(found: Reference) -> dict[str, str | None]:
+    """What to type, by what it does; None to run a trial again that this version of the project makes no more."""
+    commands: dict[str, str | None] = {}
     if found.number is not None:
+        commands["run again"] = None
         with suppress(InputError):
             commands["run again"] = rerun.command(found)
     if found.number is None or found.outcome()[0] == COMPLETE:

@@ -8,7 +8,6 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import judged
 from sweep.account import environment, settings
-from sweep.cells import holds_zero
 from sweep.columns import Columns
 from sweep.intervals import Floats, percentiles
 from sweep.judged import Compared
@@ -17,7 +16,6 @@ from sweep.reference import Reference
 from sweep.store import COMPLETE
 
 Rows = list[dict[str, Any]]
-LEVEL = 0.95
 NONE = object()
 
 
@@ -31,6 +29,8 @@ def difference(a: Reference, b: Reference, split: str = "val", *, only_changed: 
     why, where the two met different images, protocols, budgets or steps, or one did not meet the attack.
     `only_changed` leaves out accuracies that are equal.
     """
+    if (a.store, a.number) == (b.store, b.number):
+        raise InputError(f"expected two different trials, got {a.name} twice")
     models = [_judged(one, split) for one in (a, b)]
     accuracies = _accuracies(models[0], models[1])
     return {
@@ -38,9 +38,13 @@ def difference(a: Reference, b: Reference, split: str = "val", *, only_changed: 
         "B": b.name,
         "split": split,
         "settings": None if None in (a.number, b.number) else _differing(settings(a), settings(b), "address"),
-        "accuracies": [row for row in accuracies if not only_changed or row["difference"] != 0],
+        "accuracies": [row for row in accuracies if not (only_changed and _equal(row))],
         "environment": _differing(_surroundings(a), _surroundings(b), "what"),
     }
+
+
+def _equal(row: dict[str, Any]) -> bool:
+    return row["difference"] is not None and abs(row["difference"]) < judged.ROUND_OFF
 
 
 def _judged(found: Reference, split: str) -> Model:
@@ -75,7 +79,7 @@ def _means(a: Model, b: Model, names: Sequence[str]) -> dict[str, Floats]:
     """Column -> resampled differences B - A, over images that are the same for both."""
     if not names:
         return {}
-    before, after = Compared((a, b), Columns.of((a, b), [], None, None)).sampled
+    before, after = Compared((a, b), Columns.of((a, b), [], None, None)).sampled(names)
     return {name: after[name] - before[name] for name in names}
 
 
@@ -104,6 +108,6 @@ def _row(name: str, values: Sequence[dict[str, float]], differences: Floats | No
         "difference": None if before is None or after is None else after - before,
         "low": low,
         "high": high,
-        "significant": None if differences is None else not holds_zero(differences, LEVEL),
+        "significant": None if differences is None else judged.beyond_noise(differences),
         "note": note,
     }

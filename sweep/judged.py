@@ -4,7 +4,7 @@ column of the table."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,11 +13,13 @@ import numpy as np
 from attacks.errors import unknown
 from sweep import models
 from sweep.averages import AVERAGE
-from sweep.columns import Columns
-from sweep.intervals import Draws, Floats
+from sweep.columns import WORST_ATTACK, Columns
+from sweep.intervals import Draws, Floats, percentiles
 from sweep.models import AVERAGED, PRETRAINED, REPLAY, Model
 from sweep.store import Store
 
+ROUND_OFF = 1e-9
+"""Of accuracies: what lies nearer is equal."""
 _UNION = re.compile(r"union\((.+)\)")
 
 
@@ -40,6 +42,12 @@ def finished(store: Store, split: str) -> dict[int, Model]:
     }
 
 
+def beyond_noise(differences: Floats) -> bool:
+    """Whether the 95 % interval of resampled differences leaves 0 out."""
+    low, high = percentiles(differences)
+    return low > ROUND_OFF or high < -ROUND_OFF
+
+
 @dataclass(frozen=True)
 class Compared:
     """Models of the same images, under attacks with the same budgets, protocol and steps."""
@@ -48,7 +56,7 @@ class Compared:
     columns: Columns
 
     @classmethod
-    def of(cls, compared: Sequence[Model], names: Iterable[str] = ()) -> Compared:
+    def of(cls, compared: Sequence[Model], names: Collection[str] = ()) -> Compared:
         """InputError where they do not compare, or where none of them has one of the named columns: clean, an attack,
         an average, `union of all`, `worst attack` or union(ATTACK,...)."""
         models.expect_comparable(compared, models.attack_names(compared))
@@ -66,13 +74,17 @@ class Compared:
         found = ({name: np.asarray(scores.mean()) for name, scores in self._scores(k).items()} for k in self._all)
         return [{name: float(mean) for name, mean in self.columns.with_worst(each).items()} for each in found]
 
-    @cached_property
-    def sampled(self) -> list[Mapping[str, Floats]]:
-        """Of each model, column -> its means (resamples,) over images, drawn once for all models, and seeds."""
+    def sampled(self, names: Collection[str]) -> list[dict[str, Floats]]:
+        """Of each model, column -> its means (resamples,) over images, drawn once for all models, and seeds; of the
+        named columns that it has, and what they are made of."""
+        parts = {*names, *(self.columns.attacks if WORST_ATTACK in names else ())}
         draws = Draws.of(self.models[0].images, [len(model.runs) for model in self.models])
-        scores = [self._scores(k) for k in self._all]
-        means = [draws.means(k, np.stack(list(each.values()))) for k, each in enumerate(scores)]
-        return [self.columns.with_worst(dict(zip(s, m, strict=True))) for s, m in zip(scores, means, strict=True)]
+        found = []
+        for k in self._all:
+            scores = {name: held for name, held in self._scores(k).items() if name in parts}
+            means = draws.means(k, np.stack(list(scores.values()))) if scores else ()
+            found.append(self.columns.with_worst(dict(zip(scores, means, strict=True))))
+        return found
 
     @property
     def _all(self) -> range:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attacks.errors import InputError
 from sweep import judged, status
-from sweep.cells import holds_zero
 from sweep.intervals import Floats
-from sweep.judged import Compared
+from sweep.judged import ROUND_OFF, Compared
 from sweep.settings import METHOD
 from sweep.store import Store
 
 Rows = list[dict[str, Any]]
-ROUND_OFF = 1e-9
 
 
 def front(store: Store, split: str = "val", x: str = "clean", y: str = "average") -> Rows:
@@ -37,11 +36,17 @@ def front(store: Store, split: str = "val", x: str = "clean", y: str = "average"
     compared = Compared.of(list(models.values()), (x, y))
     points = {
         number: _Point((values[x], values[y]), (means[x], means[y]))
-        for number, values, means in zip(models, compared.values, compared.sampled, strict=True)
+        for number, values, means in zip(models, compared.values, compared.sampled((x, y)), strict=True)
         if x in values and y in values
     }
+    won = {(a, b) for a, b in itertools.permutations(points, 2) if points[a].beyond_noise(points[b])}
     about = {one["number"]: one for one in store.configurations()}
-    rows = [_row(about[number], points, x, y) for number in points]
+    rows = [
+        _about(about[number])
+        | {x: point.values[0], y: point.values[1]}
+        | _standing(number, not any(other.dominates(point) for other in points.values()), won)
+        for number, point in points.items()
+    ]
     return sorted(rows, key=lambda row: (-row[x], -row[y], row["number"]))
 
 
@@ -58,24 +63,23 @@ class _Point:
 
     def beyond_noise(self, other: _Point) -> bool:
         """Whether it dominates the other one, and is better in a column beyond noise."""
-        differ = [not holds_zero(a - b, 0.95) for a, b in zip(self.means, other.means, strict=True)]
-        return self.dominates(other) and any(differ)
+        pairs = zip(self.means, other.means, strict=True)
+        return self.dominates(other) and any(judged.beyond_noise(mine - its) for mine, its in pairs)
 
 
-def _row(one: Mapping[str, Any], points: Mapping[int, _Point], x: str, y: str) -> dict[str, Any]:
-    mine, number = points[one["number"]], one["number"]
-    on_front = not any(other.dominates(mine) for other in points.values())
-    beaten_by = [other for other, point in points.items() if point.beyond_noise(mine)]
-    beats = [other for other, point in points.items() if mine.beyond_noise(point)]
+def _about(one: Mapping[str, Any]) -> dict[str, Any]:
     settings = {address: value for address, value in json.loads(one["params"]).items() if address != METHOD}
+    told = ", ".join(f"{address}={value}" for address, value in settings.items())
+    return {"number": one["number"], "method": one["method"], "settings": told}
+
+
+def _standing(number: int, on_front: bool, won: Collection[tuple[int, int]]) -> dict[str, Any]:
+    """`won`: who dominates whom beyond noise."""
+    beats = sorted(b for a, b in won if a == number)
+    beaten_by = sorted(a for a, b in won if b == number)
     return {
-        "number": number,
-        "method": one["method"],
-        "settings": ", ".join(f"{address}={value}" for address, value in settings.items()),
-        x: mine.values[0],
-        y: mine.values[1],
         "on_front": on_front,
         "within_noise": not on_front and not beaten_by,
-        "dominates": ", ".join(map(str, sorted(beats))),
-        "dominated_by": ", ".join(map(str, sorted(beaten_by))),
+        "dominates": ", ".join(map(str, beats)),
+        "dominated_by": ", ".join(map(str, beaten_by)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -49,9 +50,10 @@ def _plain(document: Mapping[str, Any]) -> Any:
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """A curve in as many characters, from its lowest value to its highest; a space where there is none."""
-    held = [value for value in values if value is not None]
+    """A curve in as many characters, from its lowest value to its highest; a space where there is no number."""
+    numbers = [None if value is None or not math.isfinite(value) else value for value in values]
+    held = [value for value in numbers if value is not None]
     if not held:
         return ""
     low, span = min(held), max(held) - min(held) or 1.0
-    return "".join(" " if v is None else _BARS[round((v - low) / span * (len(_BARS) - 1))] for v in values)
+    return "".join(" " if v is None else _BARS[round((v - low) / span * (len(_BARS) - 1))] for v in numbers)

@@ -50,7 +50,7 @@ def diff(
     told = difference(reference.find(a, kept), reference.find(b, kept), split, only_changed=only_changed)
     title = f"A = {told['A']}, B = {told['B']}, on split {split}"
     alike = "the starting model has no settings" if told["settings"] is None else "no setting differs"
-    shown = {title: told["settings"] or [alike], ACCURACIES: told["accuracies"]}
+    shown = {title: told["settings"] or [alike], ACCURACIES: _filled(told["accuracies"])}
     percent = {ACCURACIES: {"A", "B", "difference", "low", "high"}}
     sections.show(told, shown | {"environment": told["environment"]}, format, percent)
 
@@ -125,8 +125,14 @@ def _readable(told: dict[str, Any]) -> dict[str, Any]:
         ACCURACIES: _filled(told["attacks"]),
         CURVES: _filled(curves),
         "environment": told["environment"],
-        "commands": [line for what, command in told["commands"].items() for line in (f"# {what}", command)],
+        "commands": [line for what, command in told["commands"].items() for line in _typed(what, command)],
     }
+
+
+def _typed(what: str, command: str | None) -> tuple[str, ...]:
+    if command is None:
+        return (f"# {what}: not by this version, whose settings are others",)
+    return (f"# {what}", command)
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

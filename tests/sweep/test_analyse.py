@@ -85,6 +85,13 @@ def test_a_failed_trial_tells_its_error_in_full(sweep: Shell, store: Store) -> N
     assert "Diverged: the loss is nan at epoch 3," in sweep("show", "s/1").out
 
 
+def test_a_trial_that_is_made_no_more(sweep: Shell, store: Store) -> None:
+    """By a version that ships one space only, of another method's settings."""
+    sweep.patch.setattr("sweep.spaces.names", lambda: ["cas"])
+    assert asked(sweep, "show", "s/0")["commands"]["run again"] is None
+    assert "    # run again: not by this version, whose settings are others\n" in sweep("show", "s/0").out
+
+
 def test_a_planned_trial_and_the_starting_model(sweep: Shell, store: Store) -> None:
     assert asked(sweep, "show", "s/2")["trial"]["state"] == "PLANNED"
     judge(store, "p", {"clean": [1, 0, 0, 0]}, split="test", method="pretrained")
@@ -173,4 +180,5 @@ def test_damaged_verdicts_are_told_in_a_line(sweep: Shell, store: Store, damage:
 def test_sparklines() -> None:
     assert sparkline([0.0, 7.0, None, 3.0]) == "▁█ ▄"
     assert sparkline([1.0, 1.0]) == "▁▁"
+    assert sparkline([2.0, float("nan"), 1.0]) == "█ ▁"
     assert sparkline([None]) == ""

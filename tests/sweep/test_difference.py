@@ -129,6 +129,7 @@ def test_faults(store: Store) -> None:
         return str(told.value)
 
     end(store, 2, {"optimizer.lr": 0.3}, [0.9], state="FAILED")
+    assert refused("s/0", "s/best") == "expected two different trials, got s/0 twice"
     assert refused("s/0", "s/2") == "s/2 is FAILED: only a COMPLETE trial has accuracies to compare"
     assert refused(split="test") == "sweep s has no results on split 'test': it has val"
     judge(store, "1-0", {"clean": bits(9)}, split="test")

@@ -57,16 +57,17 @@ def test_fanova_of_an_additive_function(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("target", ["clean", "union(linf,blur)"])
-def test_a_target_of_the_table(tmp_path: Path, target: str) -> None:
-    """The value depends on lr alone, clean and the union on the momentum alone, 9 in 10 and 1 in 10 of the images."""
+def test_a_target_of_the_table(tmp_path: Path) -> None:
+    """The value depends on lr alone, the accuracies on the momentum alone, 9 in 10 and 1 in 10 of the images."""
     store = sweep_of(tmp_path, ONE)
-    for number, (_, a, b) in enumerate(itertools.product(range(4), (0, 1), (0, 1))):
+    for number, (_, a, b) in enumerate(itertools.product(range(3), (0, 1), (0, 1))):
         end(store, number, {"optimizer.lr": (0.1, 0.2)[a], "optimizer.momentum": (0.5, 0.9)[b]}, [a / 2])
         robust = [1] * (9 if b else 1) + [0] * (1 if b else 9)
         judge(store, f"{number}-0", dict.fromkeys(("clean", "linf", "blur"), robust))
     assert shares(importance(store)) == pytest.approx({"optimizer.lr": 1.0, "optimizer.momentum": 0.0})
-    assert shares(importance(store, target=target)) == pytest.approx({"optimizer.momentum": 1.0, "optimizer.lr": 0.0})
+    for target in ("clean", "union(linf,blur)", "worst attack"):
+        found = shares(importance(store, target=target))
+        assert found == pytest.approx({"optimizer.momentum": 1.0, "optimizer.lr": 0.0})
 
 
 def joint(store: Store) -> list[tuple[str, dict[str, Any], float]]:
