@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from attacks.errors import InputError
+from sweep.cli import papers
 from sweep.cli.options import FormatOption, IdArgument, StorageOption, storage
+from sweep.cli.papers import ToleranceOption
 
 
 def ls(storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
@@ -72,10 +74,13 @@ def query(
 
 
 def table(
-    sweep_id: IdArgument,
+    sweep_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="A sweep's id; several with --paper.")],
     union: Annotated[str, typer.Option(help="Attacks, comma-separated: adds their exact union.")] = "",
     split: Annotated[str, typer.Option(help="val or test.")] = "test",
     intervals: Annotated[bool, typer.Option("--intervals", help="95 % intervals for every column.")] = False,
+    paper: Annotated[str | None, typer.Option(help="Lay out as this paper's --table (`sweep papers`).")] = None,
+    paper_table: Annotated[str | None, typer.Option("--table", help="Its number, or figure-5.")] = None,
+    tolerance: ToleranceOption = None,
     storage_uri: StorageOption = None,
     format: FormatOption = "table",
 ) -> None:
@@ -83,11 +88,18 @@ def table(
 
     Example: sweep table cas-20261120-213000-3f2a --union linf,l2,l1
     """
+    if (paper is None) != (paper_table is None) or (tolerance is not None and paper is None):
+        raise InputError("expected --paper with --table, and --tolerance only with both")
+    if paper is not None and paper_table is not None:
+        papers.show(sweep_ids, storage(storage_uri), paper, paper_table, split, tolerance, format)
+        return
+    if len(sweep_ids) > 1:
+        raise InputError(f"expected one sweep, or --paper and --table, got {', '.join(sweep_ids)}")
     from sweep import render, tables
     from sweep.store import Store
 
     names = [name.strip() for name in union.split(",") if name.strip()]
-    rows = tables.table(Store(storage(storage_uri), sweep_id), split, names, intervals=intervals)
+    rows = tables.table(Store(storage(storage_uri), sweep_ids[0]), split, names, intervals=intervals)
     render.show(rows, format, percent=tables.fractions(rows))
 
 
