@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from shells import FAMILY, Shell, verdict
-from sweeps import planned
+from sweeps import Sweeps, planned
 
 from sweep.layers import resolve
 from sweep.settings import nest
@@ -36,3 +38,17 @@ def finished(sweep: Shell) -> Store:
             made.write_plan(number, planned(key, **params))
             made.commit_trial({"number": number, "key": key, "state": "COMPLETE", "value": 0.5, "params": params})
     return made
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The finished sweep `fixture` of tests/sweep/fixture.yaml, made once for all test processes; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "swept"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            space = Path(__file__).with_name("fixture.yaml")
+            code, _, err = Sweeps(folder).run("run", str(space), "--attacks", "all", "--id", "fixture")
+            assert code == 0, err
+    return Store(Storage(str(folder / "results")), "fixture")
