@@ -55,24 +55,21 @@ def _epochs(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     """Clean and average robust accuracy after each epoch: of the validation images where the sweep judged every epoch,
     else what the attacks of training left of their batches."""
     told = chosen.unprinted or layouts.Unprinted()
-    judged = Measured(measured.stores, "val")
     found: Rows = []
     for method, (model, *_) in _series(paper, chosen, measured):
-        series = list(_validated(Reader(paper, told.dataset, judged), model, judged.stores))
+        series = list(_validated(Reader(paper, told.dataset, measured), model))
         if len(series) <= 1:
             series = list(_trained(model, paper.metrics, measured))
         found += [{"method": method} | row for row in series]
     return found
 
 
-def _validated(reader: Reader, model: Model, stores: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    keys = {run.key for run in model.runs}
+def _validated(reader: Reader, model: Model) -> Iterator[dict[str, Any]]:
+    keys, measured = [run.key for run in model.runs], reader.measured
     by_epoch: dict[int, dict[str, dict[str, Row]]] = {}
-    for store in stores:
-        kept = (row for row in store.results().to_pylist() if row["split"] == "val" and row["trial"] in keys)
-        for row in sorted(kept, key=lambda row: bool(row["weights"] == AVERAGED)):
-            if not row["conditional"]:
-                by_epoch.setdefault(row["epoch"], {}).setdefault(row["trial"], {})[row["attack"]] = row
+    for store in measured.stores:
+        for row in sorted(measured.verdicts(store, "val", keys), key=lambda row: bool(row["weights"] == AVERAGED)):
+            by_epoch.setdefault(row["epoch"], {}).setdefault(row["trial"], {})[row["attack"]] = row
     for epoch, rows in sorted(by_epoch.items()):
         runs = [replace(run, judged={"": rows.get(run.key, {})}) for run in model.runs]
         then = replace(model, runs=runs)
@@ -101,13 +98,13 @@ def _curves(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     """Accuracy under each attack over the budgets at which it was judged, of one or several evaluations."""
     told = chosen.unprinted or layouts.Unprinted()
     names = [name for metric in told.metrics for name in paper.metrics[metric].attacks]
-    rows = [row for store in measured.stores for row in store.results().to_pylist() if row["split"] == measured.split]
     found: Rows = []
     for method, (model, *_) in _series(paper, chosen, measured):
-        keys = {run.key for run in model.runs}
+        keys = [run.key for run in model.runs]
+        rows = [row for store in measured.stores for row in measured.verdicts(store, measured.split, keys)]
         by: dict[tuple[int, float], list[float]] = {}
         for row in rows:
-            if row["trial"] in keys and row["attack"] in names and not row["conditional"]:
+            if row["attack"] in names:
                 by.setdefault((names.index(row["attack"]), row["epsilon"]), []).append(robust(row))
         for (place, epsilon), values in sorted(by.items()):
             about = {"attack": names[place], "epsilon": epsilon, "robust": 100 * statistics.fmean(values)}

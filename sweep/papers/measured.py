@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from sweep.bits import unpack
 from sweep.schema import EVALUATION, TRADEOFF
 from sweep.settings import at
 from sweep.store import COMPLETE, Store
 from sweep.tables import AVERAGED, PRETRAINED, STAGE
 
 Row = Mapping[str, Any]
-_LEFT_OUT = {"robust_bits", "predicted", "labels"}
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,10 @@ class Measured:
         """Model's key -> sweep -> attack -> its row at the last epoch, of averaged weights where there are some."""
         found: dict[str, dict[str, dict[str, Row]]] = {}
         for store in self.stores:
-            rows = sorted(self._results(store), key=lambda row: (row["epoch"] or 0, row["weights"] == AVERAGED))
-            last = {(row["trial"]): (row["epoch"], row["weights"]) for row in rows}
+            rows = sorted(
+                self.verdicts(store, self.split), key=lambda row: (row["epoch"] or 0, row["weights"] == AVERAGED)
+            )
+            last = {row["trial"]: (row["epoch"], row["weights"]) for row in rows}
             for row in rows:
                 if (row["epoch"], row["weights"]) == last[row["trial"]]:
                     found.setdefault(row["trial"], {}).setdefault(store.sweep_id, {})[row["attack"]] = row
@@ -114,11 +115,14 @@ class Measured:
             if document.get("kind") not in (EVALUATION, TRADEOFF):
                 yield store, document
 
-    def _results(self, store: Store) -> list[Row]:
+    def verdicts(self, store: Store, split: str, keys: Collection[str] | None = None) -> list[Row]:
+        """The rows of a split with a verdict on every image, of these models where some are named; no stages."""
         table = store.results()
-        kept = pc.and_(pc.equal(table["split"], self.split), pc.is_valid(table["robust_bits"]))
-        rows = table.filter(kept).to_pylist()
-        return [row for row in rows if not row["conditional"] and STAGE not in row["attack"]]
+        kept = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["robust_bits"]))
+        kept = pc.and_(kept, pc.invert(pc.match_substring(table["attack"], STAGE)))
+        if keys is not None:
+            kept = pc.and_(kept, pc.is_in(table["trial"], pa.array(keys, pa.string())))
+        return [row for row in table.filter(kept).to_pylist() if not row["conditional"]]
 
     def _others(self, judged: Mapping[str, dict[str, dict[str, Row]]]) -> list[Model]:
         origins = {(d.get("dataset"), d.get("model"), d.get("init")): store for store, d in self._sweeps()}
@@ -152,7 +156,3 @@ def _configurations(store: Store, document: Row, judged: Mapping[str, dict[str, 
 
 def robust(row: Row) -> float:
     return float(row["n_robust"]) / float(row["n"])
-
-
-def verdicts(row: Row) -> Any:
-    return unpack(row["robust_bits"], row["n"])
