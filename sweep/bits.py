@@ -14,6 +14,7 @@ Bits = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
 NO_CLASS = 65535
 """Of an image whose logits were no numbers."""
+PERCEPTUAL = "perceptual"
 
 
 def pack(robust: npt.ArrayLike) -> bytes:
@@ -49,6 +50,14 @@ def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
     Exact, and clean accuracy is within it, since robust means correct on the clean image too. Refused (InputError)
     where the rows differ in model, weights, images, protocol or budget set, or one saw only the survivors of another.
     """
+    expect_union(rows)
+    n = int(rows[0]["n"])
+    robust = np.logical_and.reduce([unpack(row["robust_bits"], n) for row in rows])
+    return int(robust.sum()), n, robust
+
+
+def expect_union(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses rows that have no union."""
     if not rows:
         raise InputError("expected at least one attack for a union, got none")
     for row in rows:
@@ -56,9 +65,18 @@ def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
             raise InputError(f"no union with {row['attack']}: it saw only the survivors of the attacks before it")
     for field, what in _SAME.items():
         same(rows, field, what)
-    n = int(rows[0]["n"])
-    robust = np.logical_and.reduce([unpack(row["robust_bits"], n) for row in rows])
-    return int(robust.sum()), n, robust
+    same(_by_set(rows), "budget_id", "budgets")
+
+
+def _by_set(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with the set that their budget is of: a perceptual budget's name may go on, SET+MODEL, with the model
+    whose features measure it (sweep.evaluation)."""
+    sets = {str(row["budget_id"]) for row in rows if row.get("budget_id") and row.get("family") != PERCEPTUAL}
+    found = []
+    for row in rows:
+        longer = [one for one in sets if str(row.get("budget_id")).startswith(f"{one}+")]
+        found.append({**row, "budget_id": longer[0]} if longer and row.get("family") == PERCEPTUAL else row)
+    return found
 
 
 _SAME = {
@@ -69,7 +87,6 @@ _SAME = {
     "images": "images",
     "n": "numbers of images",
     "protocol": "protocols",
-    "budget_id": "budgets",
 }
 
 
@@ -78,6 +95,8 @@ def same(rows: Sequence[Mapping[str, Any]], field: str, what: str) -> None:
     seen = {row.get(field): row for row in rows if row.get(field) is not None}
     if len(seen) > 1:
         a, b = list(seen.values())[:2]
-        raise InputError(
-            f"not comparable, different {what}: {a['attack']} has {a[field]!r}, {b['attack']} has {b[field]!r}"
+        apart = a.get("sweep_id") != b.get("sweep_id")
+        one, other = (
+            f"{row['attack']}{' of ' + row['sweep_id'] if apart else ''} has {row[field]!r}" for row in (a, b)
         )
+        raise InputError(f"not comparable, different {what}: {one}, {other}")

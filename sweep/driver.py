@@ -172,7 +172,7 @@ def judge_on_test(job: Job, init: bytes, images: ImageSet, task: Task) -> None:
 
 def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, init: bytes, images: ImageSet) -> None:
     """Verdicts that are stored already are not reached again."""
-    if any(f"/{about.trial}-test-" in name for name in job.store.folder.names("parquet/results")):
+    if job.store.judged(f"{about.trial}-test-"):
         return
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers())
     rows = trial.rows(base, about, "test", images, verdicts)

@@ -172,4 +172,4 @@ def _of(done: dict[Unit, Judged], name: str, probe: Probe | None) -> list[Judged
 
 
 def _written(store: Store, one: Candidate, split: str) -> bool:
-    return store.folder.exists(f"parquet/results/{one.about.trial}-{split}-{one.about.weights}.parquet")
+    return store.judged(f"{one.about.trial}-{split}-{one.about.weights}.")

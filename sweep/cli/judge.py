@@ -88,7 +88,8 @@ def evaluate(
     images = _images(found, base, data_root, split, n)
     from rich.console import Console
 
-    from sweep import evaluation, render, tables
+    from sweep import evaluation, tables
+    from sweep.cli.table import show
     from sweep.progress import Progress
 
     plan = evaluation.Plan(base, split, images, tuple(found), checked)
@@ -100,8 +101,7 @@ def evaluate(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    rows = tables.table(store, split, listed(union) or [])
-    render.show(rows, format, percent=tables.fractions(rows))
+    show(tables.compare([store], split, [names] if (names := listed(union)) else []), format)
 
 
 def calibrate(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from attacks.errors import InputError
 
 if TYPE_CHECKING:
     from sweep.driver import Where
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 
 
-def _known_format(name: str) -> str:
+def known_format(name: str) -> str:
     """Refuses an unknown format before any work is done."""
     from attacks.errors import unknown
     from sweep.render import FORMATS
@@ -29,7 +32,9 @@ StorageOption = Annotated[
     str | None,
     typer.Option("--storage", help="Where sweeps are kept: a path or a URI; default $SWEEP_STORAGE, else ./results."),
 ]
-FormatOption = Annotated[str, typer.Option("--format", help="table, json, csv or md.", callback=_known_format)]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="table, json, csv, md, latex or html.", callback=known_format)
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id; `sweep ls` lists them.")]
 DataRootOption = Annotated[
     str | None,
@@ -69,6 +74,26 @@ VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what 
 def listed(text: str | None) -> list[str] | None:
     """The names of a comma-separated list."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def values(given: list[str] | None) -> dict[str, bool | int | float | str | None]:
+    """NAME=VALUE as a dictionary. A value that JSON reads as null, a truth value or a number is that, else it is text,
+    as it is between double quotes."""
+    pairs = [(name, equals, text) for name, equals, text in (one.partition("=") for one in given or [])]
+    for name, equals, _ in pairs:
+        if not equals or not name.isidentifier():
+            raise InputError(f"expected --param NAME=VALUE, got {name + equals!r}")
+    return {name: _value(text) for name, _, text in pairs}
+
+
+def _value(text: str) -> bool | int | float | str | None:
+    if text.lstrip()[:1] in ("[", "{"):
+        return text
+    try:
+        value: bool | int | float | str | None = json.loads(text)
+    except ValueError:
+        return text
+    return value
 
 
 def attack_names(text: str | None) -> list[str] | None:

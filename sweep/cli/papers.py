@@ -203,20 +203,22 @@ def show(
     from sweep.store import Store
 
     chosen = layouts.layout(paper, table)
-    measured = Measured(tuple(Store(kept, one) for one in ids), split)
+    measured = Measured(tuple(Store(kept, one) for one in ids), split, layouts.methods(paper, table))
+    about = shown.caption(paper, table, chosen)
     if chosen.kind not in ("cells", "matrix"):
         rows, told = figures.rows(paper, table, measured)
-        render.show(rows, format)
-        for note in told:
-            typer.echo(note, err=True)
+        render.show(rows, format, caption=chosen.caption, notes=told)
+        if format in shown.DATA or not rows:
+            for note in told:
+                typer.echo(note, err=True)
         _check([], tolerance)
         return
     found = cells.cells(paper, table, measured)
     if format in shown.DATA:
         render.show([cell.record() for cell in found], format)
     else:
-        render.show(shown.table(chosen, found, tolerance), format)
-        render.show(shown.notes(chosen, found, tolerance), format)
+        notes = shown.notes(chosen, found, tolerance)
+        render.show(shown.table(chosen, found, tolerance), format, caption=about, notes=notes)
     _check(found, tolerance)
 
 

@@ -237,15 +237,15 @@ def _stop_on_signals() -> Callable[[], None]:
 
 def _summary(store: Store) -> None:
     """The best configuration, the table of the pre-trained and the best model, and the commands to go on."""
-    from sweep import render, status, tables
+    from sweep import status, tables
+    from sweep.cli.table import show
     from sweep.store import FAILED
 
     if (best := store.best()) is not None:
         print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
         print(f"  {best['params']}")
     print("\non the test split (%):")
-    rows_on_test = tables.table(store, "test")
-    render.show(rows_on_test, percent=tables.fractions(rows_on_test))
+    show(tables.compare([store], "test"))
     sql = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\""
     print("\ngo on:")
     for verb, what in (("resume", ""), ("best", ""), ("table", ""), ("query", sql)):

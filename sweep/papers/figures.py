@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sweep.bits import unpack_classes
+from sweep.models import AVERAGED, CLEAN
 from sweep.papers import layouts
 from sweep.papers.cells import fits, reproduce
 from sweep.papers.layouts import Layout, Metric, Paper
@@ -19,7 +20,6 @@ from sweep.papers.measured import Measured, Model, Row, robust
 from sweep.papers.metrics import Reader
 from sweep.papers.printed import Number
 from sweep.schema import EXPERIMENT
-from sweep.tables import AVERAGED
 
 Rows = list[dict[str, Any]]
 VALIDATION, TRAINING = "validation images", "training images, as they were attacked"
@@ -137,14 +137,24 @@ def _confusion(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     told = chosen.unprinted or layouts.Unprinted()
     found: Rows = []
     for method, (model, *_) in _series(paper, chosen, measured):
+        runs = [_classified(measured, run.key) for run in model.runs]
         for metric in told.metrics:
             name = paper.metrics[metric].attacks[0]
-            pairs = [run.rows(["clean", name]) for run in model.runs]
-            known = [pair for pair in pairs if pair and pair[0]["labels"] and pair[1]["predicted"]]
-            if known and len(known) == len(pairs):
-                counts = _summed([confusion(*pair) for pair in known])
-                found += _shares({"method": method, "attack": name}, counts, len(known))
+            pairs = [(rows[CLEAN], rows[name]) for rows in runs if rows.keys() >= {CLEAN, name}]
+            if pairs and len(pairs) == len(runs):
+                counts = _summed([confusion(*pair) for pair in pairs])
+                found += _shares({"method": method, "attack": name}, counts, len(pairs))
     return found
+
+
+def _classified(measured: Measured, key: str) -> dict[str, Row]:
+    """Attack -> its row, of the first evaluation that kept the classes."""
+    for store in measured.stores:
+        rows = measured.verdicts(store, measured.split, [key], ("predicted", "labels"))
+        held = {row["attack"]: row for row in rows if row["predicted"] is not None}
+        if held.get(CLEAN, {}).get("labels"):
+            return held
+    return {}
 
 
 def confusion(clean: Row, attacked: Row) -> Any:

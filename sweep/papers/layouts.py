@@ -167,6 +167,15 @@ def layout(name: str, table: str) -> Layout:
     return chosen
 
 
+def methods(name: str, table: str) -> frozenset[str]:
+    """The methods of sweeps that a table can be filled from."""
+    finds = {**paper(name).finds, **layout(name, table).finds}
+    told = layout(name, table).unprinted
+    return frozenset(method for find in finds.values() for method in find.method) | frozenset(
+        told.methods if told else ()
+    )
+
+
 def key(table: str) -> str:
     """A table's key in the layouts: `6` or `figure-5`."""
     return table.lower().replace("table-", "").replace("table ", "").replace("figure ", "figure-")

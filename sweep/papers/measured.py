@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from sweep.models import AVERAGED, PRETRAINED, STAGE
 from sweep.schema import EVALUATION, TRADEOFF
 from sweep.settings import at
 from sweep.store import COMPLETE, Store
-from sweep.tables import AVERAGED, PRETRAINED, STAGE
 
 Row = Mapping[str, Any]
+_WHO = ("sweep_id", "trial", "number", "method", "dataset", "model", "init", "seed", "weights", "epoch", "split")
+_WHAT = ("attack", "family", "epsilon", "num_steps", "protocol", "images", "budget_id", "conditional", "flags")
+COLUMNS = (*_WHO, *_WHAT, "n", "n_robust", "robust_bits")
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Measured:
-    """The sweeps given, and what they say of one split."""
+    """The sweeps given, and what they say of one split; of these methods, where some are named."""
 
     stores: tuple[Store, ...]
     split: str = "test"
+    methods: frozenset[str] | None = None
 
     @cached_property
     def documents(self) -> list[dict[str, Any]]:
@@ -115,14 +118,19 @@ class Measured:
             if document.get("kind") not in (EVALUATION, TRADEOFF):
                 yield store, document
 
-    def verdicts(self, store: Store, split: str, keys: Collection[str] | None = None) -> list[Row]:
-        """The rows of a split with a verdict on every image, of these models where some are named; no stages."""
-        table = store.results()
-        kept = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["robust_bits"]))
-        kept = pc.and_(kept, pc.invert(pc.match_substring(table["attack"], STAGE)))
+    def verdicts(
+        self, store: Store, split: str, keys: Collection[str] | None = None, more: Sequence[str] = ()
+    ) -> list[Row]:
+        """The rows of a split with a verdict on every image, of these models where some are named; no stages. `more`
+        columns than the usual ones."""
+        where = (pc.field("split") == split) & pc.field("robust_bits").is_valid()
+        where &= ~pc.match_substring(pc.field("attack"), STAGE)
         if keys is not None:
-            kept = pc.and_(kept, pc.is_in(table["trial"], pa.array(keys, pa.string())))
-        return [row for row in table.filter(kept).to_pylist() if not row["conditional"]]
+            where &= pc.field("trial").isin(list(keys))
+        if self.methods is not None:
+            where &= pc.field("method").isin(list(self.methods))
+        rows = store.results([*COLUMNS, *more], where).to_pylist()
+        return [row for row in rows if not row["conditional"]]
 
     def _others(self, judged: Mapping[str, dict[str, dict[str, Row]]]) -> list[Model]:
         origins = {(d.get("dataset"), d.get("model"), d.get("init")): store for store, d in self._sweeps()}

@@ -73,21 +73,24 @@ def is_outside(cell: Cell, tolerance: float | None) -> bool:
     return tolerance is not None and cell.comparable and abs(cell.difference or 0.0) > tolerance
 
 
-def notes(chosen: Layout, found: Sequence[Cell], tolerance: float | None = None) -> list[dict[str, str]]:
+def caption(paper: str, table: str, chosen: Layout) -> str:
+    return f"{paper}, {layouts.key(table)}: {chosen.caption}. Measured ± its std | printed (difference)"
+
+
+def notes(chosen: Layout, found: Sequence[Cell], tolerance: float | None = None) -> list[str]:
     """What the marks mean here, how much is missing, and what would fill it."""
-    made = [{"mark": "", "note": chosen.note}] if chosen.note else []
+    made = [chosen.note] if chosen.note else []
     doubts: dict[str, list[str]] = {}
     for cell in found:
         if cell.number.doubt:
             doubts.setdefault(cell.number.doubt, []).append(where(cell))
-    made += [{"mark": DOUBT, "note": f"{'; '.join(names)}: {doubt}"} for doubt, names in doubts.items()]
+    made += [f"{DOUBT} {'; '.join(names)}: {doubt}" for doubt, names in doubts.items()]
     apart = _counted(why for cell in found for why in cell.why_not.split(SEPARATOR))
-    made += [{"mark": APART, "note": f"{n} cells: {why}"} for why, n in apart.items()]
-    outside = [cell for cell in found if is_outside(cell, tolerance)]
-    made += [{"mark": OUTSIDE, "note": f"outside {tolerance:g} points: {where(cell)}"} for cell in outside]
+    made += [f"{APART} {n} not comparable: {why}" for why, n in apart.items()]
+    made += [f"{OUTSIDE} outside {tolerance:g} points: {where(cell)}" for cell in found if is_outside(cell, tolerance)]
     missing = sum(cell.value is None for cell in found)
-    made += [{"mark": "-", "note": f"{missing} of {len(found)} cells are missing"}] if missing else []
-    return made + [{"mark": "", "note": f"to fill: {command}"} for command in _commands(cell.fill for cell in found)]
+    made += [f"- {missing} of {len(found)} cells are missing"] if missing else []
+    return made + [f"to fill: {command}" for command in _commands(cell.fill for cell in found)]
 
 
 def _commands(fills: Iterable[str]) -> list[str]:

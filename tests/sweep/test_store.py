@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -231,6 +232,39 @@ def test_bits_that_contradict_the_count_are_a_bug(store: Store) -> None:
         store.write_results("k", "val", [verdict(n_robust=3)])
     with pytest.raises(ValueError, match="bytes for 99 images"):
         store.write_results("k", "val", [verdict(n=99)])
+
+
+# reading a part
+
+
+def test_columns_and_rows_are_read_alone(store: Store) -> None:
+    store.create({})
+    for key in ("a", "b"):
+        store.write_results(key, "val", [verdict("clean", [1, 1, 1]), verdict("linf"), verdict("l2", [0, 0, 1])])
+        store.write_epochs(key, [{"number": 0, "epoch": e, "lr": e / 10} for e in (2, 1)])
+    whole = store.results()
+    assert store.results(["attack", "trial"]).equals(whole.select(["attack", "trial"]))
+    weak = (pc.field("n_robust") < 3) & (pc.field("trial") == "b")
+    assert store.results(["attack"], weak).column("attack").to_pylist() == ["linf", "l2"]
+    assert store.results(where=weak).equals(whole.filter(weak))
+    assert store.results(["attack"], pc.field("epoch") == 1).num_rows == 0
+    assert store.epochs(["lr"], pc.field("trial") == "a").num_rows == 2
+    assert store.epochs(["lr"]).column("lr").to_pylist() == [0.1, 0.2, 0.1, 0.2]
+
+
+def test_a_part_is_verified_and_the_rest_is_not_read(local: Store, caplog: pytest.LogCaptureFixture) -> None:
+    local.write_results("good", "val", [verdict()])
+    local.write_results("bad", "val", [verdict(mean_loss=0.12345)])
+    path = folder(local, "results") / "bad-val.parquet"
+    pages = pq.ParquetFile(path).metadata.row_group(0)
+    (loss,) = (pages.column(i) for i in range(pages.num_columns) if pages.column(i).path_in_schema == "mean_loss")
+    data = bytearray(path.read_bytes())
+    data[loss.dictionary_page_offset + loss.total_compressed_size - 3] ^= 255
+    path.write_bytes(bytes(data))
+    assert local.results(["trial"]).column("trial").to_pylist() == ["bad", "good"]
+    assert caplog.text == ""
+    assert local.results(["trial"], pc.field("mean_loss").is_null()).column("trial").to_pylist() == ["good"]
+    assert "skipped 1 of 2 files of results of s1: parquet/results/bad-val.parquet (corrupt" in caplog.text
 
 
 # what others left in the folder
