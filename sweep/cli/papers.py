@@ -50,7 +50,7 @@ def papers(format: FormatOption = "table") -> None:
     from sweep import render
     from sweep.papers import shown
 
-    render.show(shown.catalogue(), format)
+    render.show(shown.catalogue(), format, upright=True)
 
 
 def reproduce(
@@ -157,8 +157,9 @@ def _evaluate(step: Step, chosen: Layout, kept: Storage, smoke: bool, place: dic
     few: dict[str, Any] = {"n": 20, "eval_steps": 1, "checked": 0} if smoke else {}
     models = reproduction.evaluated(numbers, step.sweep_id)
     told: dict[str, Any] = {"attacks": ",".join(chosen.evaluation.attacks), "protocol": chosen.evaluation.protocol}
+    told |= {"scales": ",".join(f"{scale:g}" for scale in chosen.scales)} if chosen.scales else {}
     judge.evaluate(models, evaluation_id=step.evaluation_id, **told, **few, **place)
-    return [step.evaluation_id]
+    return step.evaluations(chosen)
 
 
 def _tradeoff(
@@ -207,8 +208,8 @@ def show(
     about = shown.caption(paper, table, chosen)
     if chosen.kind not in ("cells", "matrix"):
         rows, told = figures.rows(paper, table, measured)
-        render.show(rows, format, caption=chosen.caption, notes=told)
-        if format in shown.DATA or not rows:
+        render.show(rows, format, caption=chosen.caption, notes=told, upright=True)
+        if format in shown.DATA:
             for note in told:
                 typer.echo(note, err=True)
         _check([], tolerance)
@@ -218,7 +219,7 @@ def show(
         render.show([cell.record() for cell in found], format)
     else:
         notes = shown.notes(chosen, found, tolerance)
-        render.show(shown.table(chosen, found, tolerance), format, caption=about, notes=notes)
+        render.show(shown.table(chosen, found, tolerance), format, caption=about, notes=notes, upright=True)
     _check(found, tolerance)
 
 

@@ -92,9 +92,12 @@ class Measured:
         return [*made, *self._others({key: rows for key, rows in judged.items() if key not in known})]
 
     def judged(self) -> dict[str, dict[str, dict[str, Row]]]:
-        """Model's key -> sweep -> attack -> its row at the last epoch, of averaged weights where there are some."""
+        """Model's key -> sweep -> attack -> its row at the last epoch, of averaged weights where there are some. What
+        was judged at scaled budgets is left out."""
         found: dict[str, dict[str, dict[str, Row]]] = {}
-        for store in self.stores:
+        for store, document in zip(self.stores, self.documents, strict=True):
+            if (document.get("spec") or {}).get("scale", 1.0) != 1.0:
+                continue
             rows = sorted(
                 self.verdicts(store, self.split), key=lambda row: (row["epoch"] or 0, row["weights"] == AVERAGED)
             )

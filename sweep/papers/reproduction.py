@@ -34,6 +34,10 @@ class Step:
     def evaluation_id(self) -> str:
         return f"{self.sweep_id}-{_JUDGED}"
 
+    def evaluations(self, chosen: Layout) -> list[str]:
+        """The ids of what judges its models: one, or one for each scale of the budgets."""
+        return [f"{self.evaluation_id}-x{scale:g}" for scale in chosen.scales] or [self.evaluation_id]
+
 
 def steps(paper: str, table: str, dataset: str | None, wish: Mapping[str, Any], given: str | None) -> list[Step]:
     """The sweeps behind a table. On a data set that is none of the table's they stand in for its first part.

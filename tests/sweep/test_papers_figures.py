@@ -132,7 +132,7 @@ def test_curves_over_epsilon(tmp_path: Any) -> None:
     store = made(tmp_path, model="preact-resnet-18-64")
     trained(store, "k", "avg-scratch+ab-l2", [{}])
     for name, epsilon, robust in (("a", 0.06, [1, 0, 0, 0]), ("b", 0.03, [1, 1, 0, 0])):
-        other = made(tmp_path, name, kind="evaluate")
+        other = made(tmp_path, name, kind="evaluate", spec={"scale": epsilon / 0.03})
         other.write_results("k", "test-live", [judged("autoattack-linf", robust, epsilon=epsilon)])
     measured = Measured((store, Store(store.storage, "a"), Store(store.storage, "b")))
     rows, _ = figures.rows("adaptive-budget", "figure-6", measured)
@@ -140,6 +140,9 @@ def test_curves_over_epsilon(tmp_path: Any) -> None:
         ("AVG, AdaptiveBudget norm l2", "autoattack-linf", 0.03, 50),
         ("AVG, AdaptiveBudget norm l2", "autoattack-linf", 0.06, 25),
     ]
+    found = cells("adaptive-budget", "2", measured)
+    row = {cell.number.metric: cell.value for cell in found if cell.number.row == "AVG, AdaptiveBudget norm l2"}
+    assert row["aa_linf"] == 50, "scaled budgets fill no table"
 
 
 def test_a_matrix_beside_the_printed_one(tmp_path: Any) -> None:
