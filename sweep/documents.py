@@ -19,6 +19,7 @@ _SPECIAL = (
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
+        "±": r"$\pm$",
     }
     | {c: f"\\{c}" for c in "{}$&#_%"}
     | {c: f"{{{c}}}" for c in "[*-`'"}
@@ -52,7 +53,8 @@ def latex(sheet: Sheet) -> str:
     r"""A table that needs \usepackage{booktabs}: the best in \textbf, what is within noise of it \underline. Turned on
     its side where it is wide and has few rows."""
     columns, texts, marks, right = sheet.columns, sheet.texts, sheet.marked, sheet.numeric
-    if 0 < len(texts) <= FEW and sum(max(map(len, held)) + 2 for held in zip(columns, *texts, strict=True)) > _PAGE:
+    few = not sheet.upright and 0 < len(texts) <= FEW
+    if few and sum(max(map(len, held)) + 2 for held in zip(columns, *texts, strict=True)) > _PAGE:
         columns, texts, marks, right = turned(columns, texts, marks)
     body = [
         " & ".join(_in_latex(text, mark) for text, mark in zip(row, marked, strict=True))
@@ -77,7 +79,8 @@ def _in_latex(text: str, mark: str | None) -> str:
 def _escaped(text: str) -> str:
     """Letters with accents as they are; what pdflatex does not know by itself as its code point."""
     return "".join(
-        _SPECIAL.get(c, c) if c.isascii() or _is_accented(c) else rf"\texttt{{U+{ord(c):04X}}}" for c in text
+        _SPECIAL.get(c, c) if c.isascii() or c in _SPECIAL or _is_accented(c) else rf"\texttt{{U+{ord(c):04X}}}"
+        for c in text
     )
 
 

@@ -33,6 +33,7 @@ def show(
     marks: Marks | None = None,
     caption: str = "",
     notes: Sequence[str] = (),
+    upright: bool = False,
     file: IO[str] | None = None,
 ) -> None:
     """Writes the rows in a format (see FORMATS) to the file, by default stdout.
@@ -40,11 +41,11 @@ def show(
     Columns named in `percent` are fractions: they read as percent with one decimal, and stay fractions in json and csv.
     `marks`: for each row, column -> "best" (bold, and a star) or "tied" (a ~; underlined in latex); in json and csv
     they are the columns best_in and tied_in. `caption` and `notes` are for readers: json and csv have none.
-    A table that is wider than the terminal, or a page, of few rows, is turned on its side.
+    A table that is wider than the terminal, or a page, of few rows, is turned on its side, unless it is `upright`.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
-    made = replace(sheet(rows), percent=percent, marks=marks, caption=caption, notes=notes)
+    made = replace(sheet(rows), percent=percent, marks=marks, caption=caption, notes=notes, upright=upright)
     (file or sys.stdout).write(FORMATS[format](made, file or sys.stdout))
 
 
@@ -90,7 +91,8 @@ def _table(sheet: Sheet, out: IO[str]) -> str:
     terminal = bool(getattr(out, "isatty", lambda: False)())
     width = shutil.get_terminal_size().columns if terminal else sys.maxsize
     columns, texts, marks, right = sheet.columns, _signed(sheet), sheet.marked, sheet.numeric
-    if 0 < len(texts) <= documents.FEW and _width(columns, texts) > (width if terminal else _WIDE):
+    few = not sheet.upright and 0 < len(texts) <= documents.FEW
+    if few and _width(columns, texts) > (width if terminal else _WIDE):
         columns, texts, marks, right = documents.turned(columns, texts, marks)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name, numeric in zip(columns, right, strict=True):

@@ -24,7 +24,8 @@ DASH = "-"
 @dataclass(frozen=True)
 class Sheet:
     """A table to be written. Columns in `percent` are fractions that read as percent with one decimal; `marks` are row
-    by row, None for a table that has none; `caption` and `notes` go where a format has a place for them."""
+    by row, None for a table that has none; `caption` and `notes` go where a format has a place for them. `upright`: its
+    rows stay rows, however wide."""
 
     columns: list[str]
     cells: Cells
@@ -32,6 +33,7 @@ class Sheet:
     marks: Marks | None = None
     caption: str = ""
     notes: Sequence[str] = ()
+    upright: bool = False
 
     @property
     def texts(self) -> list[list[str]]:

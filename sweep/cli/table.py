@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from attacks.errors import InputError
+from sweep.cli import papers
 from sweep.cli.options import StorageOption, known_format, listed, storage
+from sweep.cli.papers import ToleranceOption
 
 if TYPE_CHECKING:
     from sweep.tables import Table
@@ -42,6 +45,9 @@ def table(
     ] = None,
     intervals: Annotated[bool, typer.Option("--intervals", help="95 % intervals for every column.")] = False,
     std: Annotated[bool, typer.Option("--std", help="Standard deviations over seeds for every column.")] = False,
+    paper: Annotated[str | None, typer.Option(help="Lay out as this paper's --table (`sweep papers`).")] = None,
+    paper_table: Annotated[str | None, typer.Option("--table", help="Its number, or figure-5.")] = None,
+    tolerance: ToleranceOption = None,
     storage_uri: StorageOption = None,
     format: Annotated[
         str, typer.Option("--format", help="table, json, csv, md, latex, html or robustbench.", callback=_known)
@@ -52,10 +58,15 @@ def table(
 
     Example: sweep table cas-20261120-213000-3f2a --union linf,l2,l1
     """
+    if (paper is None) != (paper_table is None) or (tolerance is not None and paper is None):
+        raise InputError("expected --paper with --table, and --tolerance only with both")
+    kept = storage(storage_uri)
+    if paper is not None and paper_table is not None:
+        papers.show(sweep_ids, kept, paper, paper_table, split, tolerance, format)
+        return
     from sweep import render, tables
     from sweep.store import Store
 
-    kept = storage(storage_uri)
     found = tables.compare(
         [Store(kept, sweep_id) for sweep_id in sweep_ids],
         split,
