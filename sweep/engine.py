@@ -119,7 +119,7 @@ def _stay_on_loopback() -> None:
 
 def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) -> Resources:
     """What a worker gets on the cluster at hand: one GPU each where there are GPUs and `gpus` does not say otherwise.
-    Refuses what no node can give, and more trials at once than fit at least once. A cluster that grows counts as grown."""
+    Refuses what no node can give, and more trials at once than fit at least once. One that grows counts as grown."""
     ours = ray._private.worker._global_node.is_head()
     total = ray.cluster_resources() if ours else _grown(ray.cluster_resources())
     share = gpus if gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
