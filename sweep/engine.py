@@ -139,9 +139,8 @@ def _grown(here: Mapping[str, float]) -> dict[str, float]:
     say."""
     try:
         config = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
-        workers = {
-            name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]
-        }
+        workers = {**config["available_node_types"]}
+        del workers[config["head_node_type"]]
         counts = {name: min(kind.get("max_workers", 0), config["max_workers"]) for name, kind in workers.items()}
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return dict(here)
