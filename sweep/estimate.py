@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -55,7 +56,7 @@ def measure(sweep: Sweep, images: Dataset) -> Cost:
 
     def each(attacks: Mapping[str, Any]) -> dict[str, float]:
         model.eval()
-        return {name: seconds(lambda a=attack: a.run(model, x, y, seeds=mine.ids)) for name, attack in attacks.items()}
+        return {name: seconds(partial(attack.run, model, x, y, seeds=mine.ids)) for name, attack in attacks.items()}
 
     trained = [trial.training_attacks(one.trial, model) for one in sweep.alternatives.values()]
     protocol = base.evaluation.resolved()
@@ -88,20 +89,18 @@ def costs(
     with as many runs at a time as `granted`, hours of GPUs (of CPUs where there are none), and money at `price` an
     hour of one. How many a search will draw of each alternative nobody knows: they count alike. Left out are
     pre-training, phase I and the probes of MDE; that an image leaves an attack once it is broken makes it cheaper."""
-    attacks = sum(cost.judged.values())
-    found = [
-        {"method": name, "runs": runs, "training": _training(sweep.alternatives[name].trial, len(images.train), cost)}
-        | {"judging": attacks * len(images.val)}
-        for name, runs in _runs(sweep).items()
-    ]
-    total = sum(row["runs"] for row in found)
-    tested = 1 + (total if sweep.test == "all" else len(sweep.seeds))
-    seconds = sum(row["runs"] * (row["training"] + row["judging"]) for row in found) + tested * attacks * len(
-        images.test
-    )
+    judging, found = sum(cost.judged.values()), []
+    runs, seconds = 0.0, 0.0
+    for name, count in _runs(sweep).items():
+        training = _training(sweep.alternatives[name].trial, len(images.train), cost)
+        found.append({"method": name, "runs": count, "training": training, "judging": judging * len(images.val)})
+        runs, seconds = runs + count, seconds + count * (training + judging * len(images.val))
+    tested = 1 + (runs if sweep.test == "all" else len(sweep.seeds))
+    seconds += tested * judging * len(images.test)
     workers = sweep.trial.workers
     hours = seconds / 3600 * workers * (granted.gpus or granted.cpus)
-    whole = {"method": "all", "runs": total, "hours": seconds / 3600 / min(granted.max_concurrent, total)}
+    whole: dict[str, Any] = {"method": "all", "runs": runs}
+    whole |= {"hours": seconds / 3600 / min(granted.max_concurrent, runs)}
     whole |= {"GPU-hours" if granted.gpus else "CPU-hours": hours} | ({} if price is None else {"money": price * hours})
     return [*found, whole]
 
