@@ -12,8 +12,6 @@ from attacks.errors import InputError
 
 Bits = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
-NO_CLASS = 65535
-"""Of an image whose logits were no numbers."""
 PERCEPTUAL = "perceptual"
 
 
@@ -30,10 +28,10 @@ def unpack(packed: bytes, n: int) -> Bits:
 
 
 def pack_classes(classes: npt.ArrayLike) -> bytes:
-    """Classes (N,), 0 to 65535, as one little-endian uint16 each."""
+    """Classes (N,), 0 to 65534, as one little-endian uint16 each; -1, no class, as 65535."""
     given = np.asarray(classes, np.int64)
-    if given.size and not 0 <= given.min() <= given.max() <= NO_CLASS:
-        raise ValueError(f"expected classes from 0 to {NO_CLASS}, got {given.min()} to {given.max()}")
+    if given.size and not -1 <= given.min() <= given.max() < 65535:
+        raise ValueError(f"expected classes from 0 to 65534, or -1 for none, got {given.min()} to {given.max()}")
     return given.astype("<u2").tobytes()
 
 
@@ -41,7 +39,8 @@ def unpack_classes(packed: bytes, n: int) -> Classes:
     """The N classes that `pack_classes` packed."""
     if len(packed) != 2 * n:
         raise ValueError(f"expected {2 * n} bytes for the classes of {n} images, got {len(packed)}")
-    return np.frombuffer(packed, "<u2").astype(np.int64)
+    found = np.frombuffer(packed, "<u2").astype(np.int64)
+    return np.where(found == 65535, -1, found)
 
 
 def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from attacks.errors import InputError
 from sweep import schema
-from sweep.lease import Lease
+from sweep.lease import TTL_SECONDS, Lease
 from sweep.store import COMPACTED, COMPLETE, READERS, Store
 
 DELETE_AFTER_SECONDS = 3600.0
@@ -43,11 +43,16 @@ class Done:
     untouched: int = 0
 
 
-def compact(store: Store, delete_after: float = DELETE_AFTER_SECONDS, large: int = LARGE_BYTES) -> list[Done]:
+def compact(
+    store: Store,
+    delete_after: float = DELETE_AFTER_SECONDS,
+    large: int = LARGE_BYTES,
+    lease_seconds: float = TTL_SECONDS,
+) -> list[Done]:
     """Merges what can be merged, table by table, then deletes what was replaced at least `delete_after` seconds ago.
     InputError where another process compacts the sweep. At most about three times `large` bytes are in memory."""
     store.document()  # an unknown sweep says so
-    with Lease(store.folder.child("compaction")) as lease:
+    with Lease(store.folder.child("compaction"), lease_seconds) as lease:
 
         def check() -> None:
             if lease.lost.is_set():

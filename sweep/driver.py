@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, trial
+from sweep import alternatives, datasets, engine, examples, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.lease import Lease
@@ -174,9 +174,10 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     """Verdicts that are stored already are not reached again."""
     if job.store.judged(f"{about.trial}-test-"):
         return
-    verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers())
-    rows = trial.rows(base, about, "test", images, verdicts)
-    job.store.write_results(about.trial, f"test-{about.weights}", rows)
+    verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers(), keep_worst=True)
+    name = f"{examples.SPLIT}-{about.weights}"
+    job.store.write_examples(about.trial, name, examples.rows(about, base.seed, verdicts))
+    job.store.write_results(about.trial, name, trial.rows(base, about, examples.SPLIT, images, verdicts))
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from attacks.errors import InputError
 from sweep.averages import AVERAGE, USUAL, Threat, averaged
 from sweep.bits import expect_union, same
 from sweep.intervals import Floats
-from sweep.store import Store
+from sweep.store import COMPLETE, Store
 
 PRETRAINED = "pretrained"
 REPLAY = " (replay)"
@@ -97,13 +97,15 @@ def nothing_on(store: Store, split: str) -> InputError:
     return InputError(f"sweep {store.sweep_id} has no results on split {split!r}: it has {', '.join(splits) or 'none'}")
 
 
-def read(store: Store, split: str, ended: Sequence[Row]) -> list[Model]:
-    """The models judged on the split. `ended`: the sweep's runs; equal work was done once, under the number of the
-    first that asked for it, and is given to each here."""
+def read(store: Store, split: str, trials: Iterable[Row]) -> list[Model]:
+    """The models judged on the split. `trials`: the sweep's runs; equal work was done once, under the number of the
+    first that asked for it, and is given to each here. One that is not COMPLETE has none, though its epochs may have
+    been judged."""
     runs: dict[str, list[Cells]] = {}
-    for run in ended:
-        method = run["method"] + (REPLAY if run["replay"] else "")
-        runs.setdefault(run["key"], []).append({"number": run["number"], "method": method})
+    for run in trials:
+        method, found = run["method"] + (REPLAY if run["replay"] else ""), runs.setdefault(run["key"], [])
+        if run["state"] == COMPLETE:
+            found.append({"number": run["number"], "method": method})
     models: dict[tuple[Any, ...], Model] = {}
     for (trial, weights), verdicts in last(store, split).items():
         about = next(iter(verdicts.values()))

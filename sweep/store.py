@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
 from sweep import schema
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -347,7 +347,10 @@ def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
 
 
 def _check_verdicts(row: Row) -> None:
-    """A row whose count and bits disagree is a bug of the writer."""
+    """A row whose count and bits disagree, or that has not a class for each image, is a bug of the writer."""
+    for name in ("predicted", "labels"):
+        if row.get(name) is not None:
+            unpack_classes(row[name], row["n"])
     if row.get("robust_bits") is not None:
         count = int(unpack(row["robust_bits"], row["n"]).sum())
         if count != row["n_robust"]:

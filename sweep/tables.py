@@ -20,10 +20,10 @@ from sweep.models import Cells, Model, Row
 from sweep.models import scores as scores
 from sweep.ratios import Reference
 from sweep.settings import METHOD
-from sweep.store import PLANNED, Store
+from sweep.store import Store
 
 USUALLY = Extras()
-_TEXT = {"number", "method", "sweep", "weights", "seeds", "images", "flags", "settings"}
+_TEXT = {"number", "method", "sweep", "scale", "weights", "seeds", "images", "flags", "settings"}
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,17 @@ def compare(
     return Table([models[k] for k in order], [rows[k] for k in order], marks, _notes(cast, base))
 
 
+def stacked(name: str, parts: Mapping[float, Table]) -> Table:
+    """Tables one below the other, with a first column, called `name`, of what each is of; marks are within each."""
+    tables = parts.values()
+    return Table(
+        [model for one in tables for model in one.models],
+        [{name: value} | row for value, one in parts.items() for row in one.rows],
+        None if any(one.marks is None for one in tables) else [mark for one in tables for mark in one.marks or []],
+        list(dict.fromkeys(note for one in tables for note in one.notes)),
+    )
+
+
 def fractions(rows: Iterable[Row]) -> set[str]:
     """The columns of a table that hold accuracies or their differences, for render.show's `percent`."""
     return {name for row in rows for name in row} - _TEXT
@@ -114,7 +125,7 @@ def _known(stores: Sequence[Store]) -> Sequence[Store]:
 
 
 def _read(store: Store, split: str, runs: Iterable[Row]) -> list[Model]:
-    if found := judged.read(store, split, [run for run in runs if run["state"] != PLANNED]):
+    if found := judged.read(store, split, runs):
         return found
     raise judged.nothing_on(store, split)
 

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any, NoReturn
 
 import typer
 
 from attacks.errors import InputError
-from sweep.cli import catalogue, judge, papers, read, run, table, tradeoff
+from sweep.cli import analyse, catalogue, judge, papers, read, run, table, tradeoff
 
 app = typer.Typer(
     name="sweep",
@@ -21,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (run, judge, tradeoff, read, table, papers, catalogue):
+for module in (run, judge, tradeoff, read, table, papers, analyse, catalogue):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 
@@ -36,9 +35,6 @@ def main() -> NoReturn:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         sys.exit(app(arguments or ["--help"], prog_name="sweep", standalone_mode=False))
-    except BrokenPipeError:  # the reader has had enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as e:
         if debug:
             raise

@@ -79,11 +79,13 @@ def listed(text: str | None) -> list[str] | None:
 def values(given: list[str] | None) -> dict[str, bool | int | float | str | None]:
     """NAME=VALUE as a dictionary. A value that JSON reads as null, a truth value or a number is that, else it is text,
     as it is between double quotes."""
-    pairs = [(name, equals, text) for name, equals, text in (one.partition("=") for one in given or [])]
-    for name, equals, _ in pairs:
+    found = {}
+    for one in given or []:
+        name, equals, text = one.partition("=")
         if not equals or not name.isidentifier():
-            raise InputError(f"expected --param NAME=VALUE, got {name + equals!r}")
-    return {name: _value(text) for name, _, text in pairs}
+            raise InputError(f"expected --param NAME=VALUE, got {one!r}")
+        found[name] = _value(text)
+    return found
 
 
 def _value(text: str) -> bool | int | float | str | None:
