@@ -76,6 +76,10 @@ class Store:
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 
+    def amend(self, document: Row) -> None:
+        """Writes sweep.json over the one that is there: for whoever holds the sweep's lease."""
+        self.folder.write("sweep.json", _json(document))
+
     def write_plan(self, number: int, plan: Row) -> None:
         """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
