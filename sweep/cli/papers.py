@@ -156,7 +156,10 @@ def _evaluate(step: Step, chosen: Layout, kept: Storage, smoke: bool, place: dic
     numbers = sorted(one["number"] for one in Store(kept, step.sweep_id).configurations())
     few: dict[str, Any] = {"n": 20, "eval_steps": 1, "checked": 0} if smoke else {}
     models = reproduction.evaluated(numbers, step.sweep_id)
-    told: dict[str, Any] = {"attacks": ",".join(chosen.evaluation.attacks), "protocol": chosen.evaluation.protocol}
+    attacks = (
+        "all" if smoke and not chosen.scales else ",".join(chosen.evaluation.attacks)
+    )  # digits has fewer of its own
+    told: dict[str, Any] = {"attacks": attacks, "protocol": chosen.evaluation.protocol}
     told |= {"scales": ",".join(f"{scale:g}" for scale in chosen.scales)} if chosen.scales else {}
     judge.evaluate(models, evaluation_id=step.evaluation_id, **told, **few, **place)
     return step.evaluations(chosen)

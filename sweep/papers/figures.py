@@ -40,15 +40,16 @@ def rows(paper: str, table: str, measured: Measured) -> tuple[Rows, list[str]]:
     return found, notes
 
 
-def _series(paper: Paper, chosen: Layout, measured: Measured) -> Iterator[tuple[str, list[Model]]]:
-    """Printed method -> the models of it: on the figure's data set, or on any where none is on that."""
+def _series(paper: Paper, chosen: Layout, measured: Measured) -> Iterator[tuple[str, Model]]:
+    """Printed method -> the model of it, the best on the validation split of several: on the figure's data set, or on
+    any where no sweep is on that."""
     told = chosen.unprinted or layouts.Unprinted()
     own = set(paper.datasets[told.dataset]) & set(measured.datasets) or set(measured.datasets)
     for method in told.methods:
         find = paper.find(chosen, Number("", told.dataset, "", "", method, "", "", None, None, ""))
         fit = [model for model in measured.models if model.dataset in own and fits(find, model)]
         if fit:
-            yield method, fit
+            yield method, max(fit, key=lambda model: model.value or 0.0)
 
 
 def _epochs(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
@@ -56,7 +57,7 @@ def _epochs(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     else what the attacks of training left of their batches."""
     told = chosen.unprinted or layouts.Unprinted()
     found: Rows = []
-    for method, (model, *_) in _series(paper, chosen, measured):
+    for method, model in _series(paper, chosen, measured):
         series = list(_validated(Reader(paper, told.dataset, measured), model))
         if len(series) <= 1:
             series = list(_trained(model, paper.metrics, measured))
@@ -99,7 +100,7 @@ def _curves(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     told = chosen.unprinted or layouts.Unprinted()
     names = [name for metric in told.metrics for name in paper.metrics[metric].attacks]
     found: Rows = []
-    for method, (model, *_) in _series(paper, chosen, measured):
+    for method, model in _series(paper, chosen, measured):
         keys = [run.key for run in model.runs]
         rows = [row for store in measured.stores for row in measured.verdicts(store, measured.split, keys)]
         by: dict[tuple[int, float], list[float]] = {}
@@ -115,7 +116,7 @@ def _curves(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
 def _classes(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     """The mean weight of a class's images in each epoch; times their number it is the sum that the figure shows."""
     found: Rows = []
-    for method, (model, *_) in _series(paper, chosen, measured):
+    for method, model in _series(paper, chosen, measured):
         runs = [measured.epochs.get(run.key, []) for run in model.runs]
         for rows in zip(*runs, strict=False):
             weights = [json.loads(row["class_weights"]) for row in rows if row["class_weights"]]
@@ -136,7 +137,7 @@ def _confusion(paper: Paper, chosen: Layout, measured: Measured) -> Rows:
     """A row for each true class: the share of its images, in percent, that were taken for each class."""
     told = chosen.unprinted or layouts.Unprinted()
     found: Rows = []
-    for method, (model, *_) in _series(paper, chosen, measured):
+    for method, model in _series(paper, chosen, measured):
         runs = [_classified(measured, run.key) for run in model.runs]
         for metric in told.metrics:
             name = paper.metrics[metric].attacks[0]

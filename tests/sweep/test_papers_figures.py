@@ -202,17 +202,12 @@ def test_a_figure_says_what_the_sweep_lacks(paper: str, table: str, swept: Store
 
 
 def test_the_svm_of_figures_3_to_5(tmp_path: Any) -> None:
-    from sweep import experiments
-    from trainers.svm import Svm
-
-    store = Store(Storage(str(tmp_path)), "svm")
-    small = {"dimension": 50, "samples": 200, "steps": 4}
-    experiments.create(store, "papers/adaptive-budget-svm", {"figure 3a": Svm(inner="max", **small)})
-    experiments.run(store)
+    store = made(tmp_path, kind="experiment", space="papers/adaptive-budget-svm")
+    trained(store, "a", "figure 3a", [{"train_loss": 3.0, "flips": 990}, {"train_loss": 3.5, "flips": 998}])
+    trained(store, "b", "figure 4a", [{"train_loss": 1.0, "flips": 0}], number=1)
     rows, notes = figures.rows("adaptive-budget", "figure-3", Measured((store,)))
-    stored = store.epochs().to_pylist()
-    assert [(row["step"], row["loss"], row["flips"]) for row in rows] == [
-        (row["epoch"], row["train_loss"], row["flips"]) for row in stored
+    assert rows == [
+        {"method": "figure 3a", "step": 1, "loss": 3.0, "flips": 990},
+        {"method": "figure 3a", "step": 2, "loss": 3.5, "flips": 998},
     ]
-    assert {row["method"] for row in rows} == {"figure 3a"}
     assert "missing: figure 3b" in notes[-1]

@@ -55,15 +55,15 @@ def test_ids_follow_from_the_work() -> None:
     assert ids(None) == ids(None)
     assert ids(None) != ids(None, seeds="0")
     assert ids("mine") == ["mine", "mine-2", "mine-3"]
-    assert [step.settings for step in steps("cas-bandit", "1", "svhn", {}, None)] == [
-        {"dataset": "svhn", "init": "pretrain:l2"}
+    assert [(step.space, step.settings) for step in steps("cas-bandit", "1", "svhn", {}, None)] == [
+        ("papers/cas-bandit-table-1-svhn", {"dataset": "svhn"})
     ]
     assert [step.settings for step in steps("cas-bandit", "1", "mnist", {}, None)] == [{"dataset": "mnist"}]
 
 
 @pytest.mark.ray
 def test_a_table_is_reproduced_and_goes_on(tmp_path: Path) -> None:
-    """Table 10 of vir in the smoke profile, its first configuration; then the same command, which trains nothing more;
+    """Table 9 of vir in the smoke profile, its first configuration; then the same command, which trains nothing more;
     then the table of what it left."""
     sweeps = Sweeps(tmp_path)
     command = ["reproduce", "vir", "--table", "9", "--profile", "smoke", "--seeds", "0", "--trials", "1", "-q"]

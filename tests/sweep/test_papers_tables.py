@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,6 +210,21 @@ def test_from_the_command_line(swept: Store, sweep: Shell) -> None:
         1,
         "nothing could be compared: no cell is comparable with the paper's",
     )
+
+
+def test_latex_of_it_compiles(swept: Store, sweep: Shell, tmp_path: Path) -> None:
+    if shutil.which("pdflatex") is None:
+        assert not os.environ.get("CI"), "CI has pdflatex"
+        pytest.skip("no pdflatex here")
+    where = ["table", "fixture", "--storage", swept.storage.uri, "--format", "latex", "--paper"]
+    parts = [sweep(*where, *one).out for one in (("cas-three-phase", "--table", "1"), ("cas-bandit", "--table", "5"))]
+    assert r"$\pm$" in parts[0]
+    assert r"\texttt{U+" not in "".join(parts)
+    page = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + "\n".join(parts)
+    (tmp_path / "t.tex").write_text(page + "\n\\end{document}\n", encoding="utf-8")
+    call = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    made = subprocess.run(call, cwd=tmp_path, capture_output=True, check=False)
+    assert made.returncode == 0, made.stdout.decode("utf-8", "replace")[-2000:]
 
 
 def test_wrong_use_is_told(swept: Store, sweep: Shell) -> None:
