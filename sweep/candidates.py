@@ -55,7 +55,7 @@ def _of_sweep(store: Store, which: str) -> list[Candidate]:
     base, start = sweep.trial, store.folder.read("init.safetensors")
     if which == PRETRAINED:
         return [Candidate(Subject(hashed(start), None, PRETRAINED, "live", 0), start, start, base.init, base)]
-    found = _configuration(store, which)
+    found = configuration(store, which)
     made = []
     for row in found["runs"]:
         trial = sweep.configure(json.loads(found["params"]), row["seed"])
@@ -67,7 +67,8 @@ def _of_sweep(store: Store, which: str) -> list[Candidate]:
     return made
 
 
-def _configuration(store: Store, which: str) -> dict[str, Any]:
+def configuration(store: Store, which: str) -> dict[str, Any]:
+    """A finished configuration by its number, or the best one, as `Store.configurations` has it."""
     done = {str(one["number"]): one for one in sorted(store.configurations(), key=lambda one: int(one["number"]))}
     if which == BEST and (best := store.best()):
         return best

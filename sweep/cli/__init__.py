@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from attacks.errors import InputError
-from sweep.cli import catalogue, judge, read, run, tradeoff
+from sweep.cli import catalogue, export, judge, read, run, tradeoff
 
 app = typer.Typer(
     name="sweep",
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (run, judge, tradeoff, read, catalogue):
+for module in (run, judge, tradeoff, read, export, catalogue):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 
