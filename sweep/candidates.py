@@ -59,12 +59,22 @@ def _of_sweep(store: Store, which: str) -> list[Candidate]:
     made = []
     for row in found["runs"]:
         trial = sweep.configure(json.loads(found["params"]), row["seed"])
-        weights = store.folder.read(f"checkpoints/{row['key']}/model.safetensors")
+        weights = kept(store, found["number"], row["key"])
         about = Subject(
             row["key"], found["number"], found["method"], store.weights_of(row["key"]), trial.recipe().epochs
         )
         made.append(Candidate(about, weights, start, base.init, base))
     return made
+
+
+def kept(store: Store, number: int, key: str) -> bytes:
+    """The weights that a run left."""
+    try:
+        return store.folder.read(f"checkpoints/{key}/model.safetensors")
+    except FileNotFoundError:
+        raise InputError(
+            f"the model of trial {number} of {store.sweep_id} is not kept any more (`gc` removes them)"
+        ) from None
 
 
 def configuration(store: Store, which: str) -> dict[str, Any]:

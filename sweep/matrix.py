@@ -171,7 +171,7 @@ def _told(store: Store, link: Link, history: list[dict[str, Any]]) -> bool:
 
 
 def _is_judged(store: Store, key: str) -> bool:
-    return any(f"/{key}-{SPLIT}-" in name for name in store.folder.names("parquet/results"))
+    return store.judged(f"{key}-{SPLIT}-")
 
 
 def _judge(store: Store, base: TrialBase, images: Dataset, about: Subject, weights: bytes, init: bytes) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -15,19 +15,24 @@ import pyarrow as pa
 
 from attacks.errors import InputError, unknown
 from sweep import schema
+from sweep.shut_in import MEMORY, Params, asked_columns, connected, kind_of, one_line, time_limit
 from sweep.storage import Storage
 from sweep.store import Store, sweep_ids
 
 _log = logging.getLogger(__name__)
-MEMORY = "2GB"
 SECONDS = 120.0
-_SHUT_IN = {
-    "enable_external_access": False,  # no file, URL, attach, copy, export, extension
-    "python_enable_replacements": False,  # no variable of this process as a table
-    "autoload_known_extensions": False,
-    "autoinstall_known_extensions": False,
-    "temp_directory": "",
-}
+_BATCH_ROWS = 10_000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The rows of a query, made while they are read: `batches` can be gone through once."""
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+
+    def table(self) -> pa.Table:
+        return pa.Table.from_batches(self.batches, self.schema)
 
 
 def query(
@@ -35,38 +40,62 @@ def query(
     sql: str,
     sweep_id: str | Sequence[str] | None = None,
     *,
+    params: Params | None = None,
     seconds: float = SECONDS,
     memory: str = MEMORY,
 ) -> pa.Table:
-    """The answer of one SELECT, WITH or EXPLAIN over the views sweeps, trials, results, epochs and tradeoff.
+    """The whole answer; see `ask`."""
+    with ask(storage, sql, sweep_id, params=params, seconds=seconds, memory=memory) as answer:
+        return answer.table()
 
-    Covers every sweep of the storage, or those named. Anything but reading the views is refused; a fault in the SQL,
-    more than `seconds`, or more than `memory` beside the views' own, is an InputError of one line.
+
+@contextmanager
+def ask(
+    storage: Storage,
+    sql: str,
+    sweep_id: str | Sequence[str] | None = None,
+    *,
+    params: Params | None = None,
+    seconds: float = SECONDS,
+    memory: str = MEMORY,
+) -> Iterator[Answer]:
+    """The answer of one SELECT, WITH or EXPLAIN over the views sweeps, trials, results, epochs, examples and
+    tradeoff; `params`: the values of $name in it.
+
+    Covers every sweep of the storage, or those named. Only the columns that the SQL asks for are read. Anything but
+    reading the views is refused; a fault in the SQL, more than `seconds` of computing, or more than `memory` beside the
+    views' own, is an InputError of one line, here or while the answer is read.
     """
-    with duckdb.connect(":memory:", config={**_SHUT_IN, "memory_limit": memory}) as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET lock_configuration = true")
-        _check_statement(connection, sql)
-        held = {name: view(storage, name, sweep_id) for name in _mentioned(sql)}
+    with connected(memory) as connection:
+        held = _held(storage, sql, sweep_id, params or {}, kind_of(connection, sql))
         for name, table in held.items():
             connection.register(name, table)
-        with _time_limit(connection, seconds), _one_line(held):
-            return connection.sql(sql).to_arrow_table()
+        with time_limit(connection, seconds), one_line(held):
+            reader = connection.sql(sql, params=dict(params or {})).to_arrow_reader(_BATCH_ROWS)
+        yield Answer(reader.schema, _batches(connection, reader, held, seconds))
 
 
-def view(storage: Storage, name: str, sweep_id: str | Sequence[str] | None = None) -> pa.Table:
-    """The view sweeps, trials (with a typed column `param.<address>` for each parameter), results, epochs or
-    tradeoff."""
-    reads: dict[str, Callable[[Store], pa.Table]] = {
-        "trials": Store.trials,
-        "results": Store.results,
-        "epochs": Store.epochs,
-        schema.TRADEOFF: Store.tradeoff,
-    }
+def view(
+    storage: Storage, name: str, sweep_id: str | Sequence[str] | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The view sweeps, trials (with a typed column `param.<address>` for each parameter), results, epochs, examples or
+    tradeoff; of the last four, `columns` alone can be had."""
     stores = _stores(storage, sweep_id)
     if name == "sweeps":
-        return _stacked(name, _sweeps(stores))
-    stacked = _stacked(name, (reads[name](store) for store in stores))
-    return with_params(stacked) if name == "trials" else stacked
+        return _stacked(schema.TABLES[name].empty_table(), _sweeps(stores))
+    if name == "trials":
+        return with_params(_stacked(schema.TABLES[name].empty_table(), (store.trials() for store in stores)))
+    empty = schema.TABLES[name].empty_table()
+    empty = empty if columns is None else empty.select(columns)
+    return _stacked(empty, (_READS[name](store, columns) for store in stores))
+
+
+_READS: dict[str, Callable[[Store, Sequence[str] | None], pa.Table]] = {
+    "results": Store.results,
+    "epochs": Store.epochs,
+    "examples": Store.examples,
+    schema.TRADEOFF: Store.tradeoff,
+}
 
 
 def with_params(trials: pa.Table) -> pa.Table:
@@ -95,8 +124,8 @@ def _stores(storage: Storage, sweep_id: str | Sequence[str] | None) -> list[Stor
     return [Store(storage, name) for name in wanted]
 
 
-def _stacked(name: str, tables: Iterable[pa.Table]) -> pa.Table:
-    return pa.concat_tables([schema.TABLES[name].empty_table(), *tables])
+def _stacked(empty: pa.Table, tables: Iterable[pa.Table]) -> pa.Table:
+    return pa.concat_tables([empty, *tables])
 
 
 def _sweeps(stores: Iterable[Store]) -> Iterator[pa.Table]:
@@ -112,41 +141,44 @@ def _mentioned(sql: str) -> list[str]:
     return [name for name in schema.TABLES if name in sql.lower()] or list(schema.TABLES)
 
 
-def _check_statement(connection: Any, sql: str) -> None:
-    with _one_line({}):
-        statements = connection.extract_statements(sql)
-    kinds = [statement.type for statement in statements]
-    if len(kinds) != 1:
-        raise InputError(f"expected one SQL statement, got {len(kinds)}")
-    if kinds[0] not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        raise InputError(f"expected a SELECT, WITH or EXPLAIN, got {kinds[0].name}: results are read-only here")
+def _held(storage: Storage, sql: str, sweep_id: Any, params: Params, kind: Any) -> dict[str, pa.Table]:
+    """The views that the SQL is about, each with all of its columns; those that it does not ask for hold nulls."""
+    names = _mentioned(sql)
+    held = {name: view(storage, name, sweep_id) for name in names if name not in _READS}
+    empty = {name: schema.TABLES[name].empty_table() for name in names if name in _READS}
+    if not empty:
+        return held
+    asked = None if kind == duckdb.StatementType.EXPLAIN else asked_columns(sql, params, held | empty)
+    for name, none in empty.items():
+        columns = [column for column in none.column_names if asked is None or column in asked]
+        held[name] = _widened(view(storage, name, sweep_id, columns or none.column_names[:1]), none.schema)
+    return held
 
 
-@contextmanager
-def _time_limit(connection: Any, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except duckdb.InterruptException as error:
-        raise InputError(f"the query took longer than {seconds:g} s: narrow it with WHERE") from error
-    finally:
-        timer.cancel()
+def _widened(read: pa.Table, full: pa.Schema) -> pa.Table:
+    """With all columns of the schema; those that were not read are nulls that take no memory."""
+    if read.num_columns == len(full):
+        return read
+    if read.column(0).num_chunks > 1 + len(read) // _BATCH_ROWS:  # many small files
+        read = read.combine_chunks()
+    held = set(read.column_names)
+    return pa.table([read.column(f.name) if f.name in held else _nulls(len(read), f.type) for f in full], schema=full)
 
 
-@contextmanager
-def _one_line(held: dict[str, pa.Table]) -> Iterator[None]:
-    """DuckDB's error as one line, with the nearest name of ours where a name was not found."""
-    try:
-        yield
-    except duckdb.InterruptException:
-        raise
-    except duckdb.Error as error:
-        message = str(error).strip()
-        if found := re.search(r"column (?:named )?\"([^\"]+)\"", message):
-            columns = {column for table in held.values() for column in table.column_names}
-            raise unknown("column", found[1], columns) from error
-        if found := re.search(r"Table with name (\S+) does not exist", message):
-            raise unknown("table", found[1], schema.TABLES) from error
-        raise InputError(f"SQL: {message.splitlines()[0]}") from error
+def _nulls(rows: int, kind: pa.DataType) -> pa.ChunkedArray:
+    chunk = pa.nulls(min(rows, _BATCH_ROWS), kind)
+    whole, rest = divmod(rows, _BATCH_ROWS)
+    return pa.chunked_array([chunk] * whole + [chunk.slice(0, rest)], kind)
+
+
+def _batches(connection: Any, reader: Any, held: dict[str, pa.Table], seconds: float) -> Iterator[pa.RecordBatch]:
+    left = seconds
+    while True:
+        began = time.monotonic()
+        try:
+            with time_limit(connection, left, seconds), one_line(held):
+                batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        left -= time.monotonic() - began
+        yield batch

@@ -8,21 +8,25 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-VERSION = 3
+VERSION = 4
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 EXPERIMENT = "experiment"
 """The kind of a folder that an experiment made: it has trials and epochs, and no results."""
 TRADEOFF = "tradeoff"
 """The space, and the kind, of a folder that `tradeoff` made; and the table of its matrix."""
+_GROUP_ROWS = 1 << 17
 _TIME = pa.timestamp("us", "UTC")
 _TEXT, _REAL, _WHOLE, _BIG = pa.string(), pa.float64(), pa.int32(), pa.int64()
 
@@ -91,6 +95,8 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "flags": pa.list_(_TEXT),  # reasons to doubt it: docs/attacks.md
     "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
     "norm": _TEXT,  # linf | l2 | l1, of an attack that bounds one
+    "predicted": pa.binary(),  # bits.pack_classes: given to the image that decided, -1: no number; null for a stage
+    "labels": pa.binary(),  # bits.pack_classes: the true classes, of 'clean' only
 }
 
 EPOCHS = {  # one row per trial and epoch
@@ -119,6 +125,26 @@ EPOCHS = {  # one row per trial and epoch
     "backwards": _REAL,
     "cosine": _REAL,  # of RAMP's two directions
     "flips": _WHOLE,  # weights whose sign changed, of the SVM experiment
+    "class_weights": _TEXT,  # JSON: class -> the mean weight of its images; null where all count the same
+}
+
+EXAMPLES = {  # one row per trial, weights, epoch, split, attack and rank: what it broke with the highest loss
+    "sweep_id": _TEXT,
+    "trial": _TEXT,
+    "number": _WHOLE,
+    "method": _TEXT,
+    "seed": _BIG,
+    "weights": _TEXT,
+    "epoch": _WHOLE,
+    "split": _TEXT,
+    "attack": _TEXT,
+    "rank": _WHOLE,  # from 1, the highest loss
+    "image": _BIG,  # its id in the data set
+    "label": _WHOLE,
+    "predicted": _WHOLE,  # on the attacked image, before it became 8-bit
+    "loss": _REAL,
+    "png": pa.binary(),
+    "adversarial_png": pa.binary(),
 }
 
 
@@ -145,9 +171,14 @@ TABLES: dict[str, pa.Schema] = {
         "trials": TRIALS,
         "results": RESULTS,
         "epochs": EPOCHS,
+        "examples": EXAMPLES,
         TRADEOFF: TRADEOFFS,
     }.items()
 }
+
+
+Source: TypeAlias = "bytes | pa.NativeFile"
+"""A file's bytes, or the file, of which no more is read than needed."""
 
 
 class Unverified(Exception):
@@ -185,33 +216,102 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def encode(name: str, rows: Iterable[Mapping[str, Any]], replaces: Iterable[str] = ()) -> bytes:
+def encode(name: str, rows: Iterable[Mapping[str, Any]], replaces: Collection[str] = ()) -> bytes:
     """A Parquet file of the rows, with page checksums. `replaces`: the file names that a compacted file stands for."""
-    made = table(name, rows)
-    if gone := list(replaces):
-        made = made.replace_schema_metadata({**made.schema.metadata, b"sweep.replaces": json.dumps(gone).encode()})
+    return pack(table(name, rows), name, replaces)
+
+
+def pack(rows: pa.Table, name: str, replaces: Collection[str] = ()) -> bytes:
+    """`encode` of rows that are a table already."""
+    said = {"sweep.replaces": json.dumps(sorted(replaces)), "sweep.size": str(rows.nbytes)}
+    said["sweep.compacted"] = datetime.now(UTC).isoformat()
     out = io.BytesIO()
-    pq.write_table(made, out, compression="zstd", write_page_checksum=True)
+    with pq.ParquetWriter(out, TABLES[name], compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(rows, row_group_size=_GROUP_ROWS)
+        if replaces:
+            writer.add_key_value_metadata(said)
     return out.getvalue()
 
 
-def decode(name: str, data: bytes) -> tuple[pa.Table, list[str]]:
+def decode(name: str, data: Source) -> tuple[pa.Table, list[str]]:
     """The table of a file under our newest schema, and the names it replaces. Raises Unverified with the reason."""
+    return decoder(name)(data)
+
+
+def decoder(
+    name: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> Callable[[Source], tuple[pa.Table, list[str]]]:
+    """What decodes files, of some columns, in their order, and of the rows that a condition is true of. What neither
+    needs is not read, nor verified."""
     schema = TABLES[name]
+    wanted = schema if columns is None else _part(schema, columns)
+    needed = wanted if where is None else _part(schema, dict.fromkeys([*wanted.names, *_asked(schema, where)]))
+
+    def decoded(data: Source) -> tuple[pa.Table, list[str]]:
+        with _verified(name, data) as file:
+            read, replaced = _conform(file, needed), _replaced(file)
+        return (read if where is None else read.filter(where).select(wanted.names)), replaced
+
+    return decoded
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What a file says of the names that it stands for, of the moment it was made and its size in memory."""
+
+    replaces: list[str]
+    made: datetime
+    size: int
+
+
+def about(name: str, data: Source) -> Compacted:
+    """Of a compacted file, only the end of which is read. Raises Unverified where it is not one of its table."""
+    with _verified(name, data) as file:
+        said = file.metadata.metadata
+        made = datetime.fromisoformat(said[b"sweep.compacted"].decode())
+        return Compacted(_replaced(file), made, int(said[b"sweep.size"]))
+
+
+@contextmanager
+def _verified(name: str, data: Source) -> Iterator[pq.ParquetFile]:
+    """The file; Unverified where it is not the table's, and where reading it turns out to fail."""
     try:
-        read = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-        metadata = read.schema.metadata or {}
-        if metadata.get(b"sweep.table") != name.encode():
-            raise Unverified("foreign")
-        return _conform(read, schema), [str(gone) for gone in json.loads(metadata.get(b"sweep.replaces", b"[]"))]
+        source = pa.BufferReader(data) if isinstance(data, bytes) else data
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            if (file.metadata.metadata or {}).get(b"sweep.table") != name.encode():
+                raise Unverified("foreign")
+            yield file
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
-def _conform(read: pa.Table, schema: pa.Schema) -> pa.Table:
-    held = set(read.schema.names)
+def _replaced(file: pq.ParquetFile) -> list[str]:
+    return [str(gone) for gone in json.loads((file.metadata.metadata or {}).get(b"sweep.replaces", b"[]"))]
+
+
+def _conform(file: pq.ParquetFile, schema: pa.Schema) -> pa.Table:
+    """The columns of the schema, each of its type; null where the file lacks it."""
+    rows, held = file.metadata.num_rows, set(file.schema_arrow.names)
+    read = file.read(columns=[column for column in schema.names if column in held])
     columns = [
-        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(len(read), field.type)
+        read.column(field.name).cast(field.type) if field.name in held else pa.nulls(rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _part(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
+    return pa.schema([schema.field(column) for column in columns], metadata=schema.metadata)
+
+
+def _asked(schema: pa.Schema, where: pc.Expression) -> list[str]:
+    """The columns that a condition is about: those without which it cannot be asked."""
+
+    def told(columns: pa.Schema) -> bool:
+        try:
+            columns.empty_table().filter(where)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    return [name for i, name in enumerate(schema.names) if not told(schema.remove(i))]

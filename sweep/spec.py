@@ -12,10 +12,12 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from torch import nn
@@ -71,11 +73,19 @@ class Model(Strict):
 
 
 class Evaluation(Strict):
-    """`protocol` and `num_steps`: trainers.evaluate. Images are judged `batch_size` at a time."""
+    """`protocol` and `num_steps`: trainers.evaluate. Images are judged `batch_size` at a time. `every`: a trial judges
+    the validation images after every so many epochs too, 0: at its end only. It decides nothing: a document leaves out
+    0, a key leaves it out."""
 
     protocol: Annotated[str, _one_of(evaluate.protocol)] = "quick"
     num_steps: Count | None = None
     batch_size: Count = 128
+    every: Annotated[Whole, Field(ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _said(self, usual: SerializerFunctionWrapHandler) -> Document:
+        document: Document = usual(self)
+        return document if self.every else {key: value for key, value in document.items() if key != "every"}
 
     def resolved(self) -> evaluate.Protocol:
         return evaluate.protocol(self.protocol, self.num_steps)
@@ -175,7 +185,8 @@ class TrialBase(Strict):
 
     def key(self, *, init: str, fingerprint: str) -> str:
         """The name of this work: equal work, on equal data from an equal starting model, has an equal key."""
-        return digest({"trial": self.model_dump(mode="json"), "init": init, "data": fingerprint})
+        decides = self.model_dump(mode="json", exclude={"evaluation": {"every"}})
+        return digest({"trial": decides, "init": init, "data": fingerprint})
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -76,6 +76,11 @@ class Storage:
         with self._told("read", name, missing=True):
             return self._files.read(_checked(name))
 
+    def open(self, name: str) -> pa.NativeFile:
+        """The file, for reading parts of it; FileNotFoundError where there is none."""
+        with self._told("read", name, missing=True):
+            return self._files.open(_checked(name))
+
     def write(self, name: str, data: bytes) -> None:
         """Puts the whole file in place, over an older one."""
         with self._told("write", name):
@@ -127,6 +132,7 @@ class Storage:
 
 class _Files(Protocol):
     def read(self, name: str) -> bytes: ...
+    def open(self, name: str) -> pa.NativeFile: ...
     def write(self, name: str, data: bytes) -> None: ...
     def create(self, name: str, data: bytes) -> None: ...
     def names(self, prefix: str) -> list[str]: ...
@@ -141,6 +147,9 @@ class _Local:
 
     def read(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(str(self.root / name))
 
     def write(self, name: str, data: bytes) -> None:
         with self._beside(name, data) as temporary:
@@ -202,6 +211,9 @@ class _Remote:
     def read(self, name: str) -> bytes:
         with self.filesystem.open_input_stream(_join(self.root, name)) as stream:
             return bytes(stream.read())
+
+    def open(self, name: str) -> pa.NativeFile:
+        return self.filesystem.open_input_file(_join(self.root, name))
 
     def write(self, name: str, data: bytes) -> None:
         path = _join(self.root, name)

@@ -5,7 +5,8 @@
                          parquet/<table>/*.parquet
                          checkpoints/<key>/...
 
-Names derive from the key of the work, so writing twice is harmless and writers never meet.
+Names derive from the key of the work, so writing twice is harmless and writers never meet. A compacted file names those
+that it stands for; readers leave them out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +26,15 @@ import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
 from sweep import schema
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
-_READERS = 16  # threads: a remote file costs a round trip
+_ORDER = ("number", "trial", "epoch")
+READERS = 16  # threads: a remote file costs a round trip
+COMPACTED = "compact-"
+"""How the name of a file begins that stands for others: see compaction."""
 COMPLETE, PRUNED, FAILED, PLANNED = "COMPLETE", "PRUNED", "FAILED", "PLANNED"
 Row = Mapping[str, Any]
 
@@ -70,13 +76,17 @@ class Store:
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 
+    def amend(self, document: Row) -> None:
+        """Writes sweep.json over the one that is there: for whoever holds the sweep's lease."""
+        self.folder.write("sweep.json", _json(document))
+
     def write_plan(self, number: int, plan: Row) -> None:
         """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
 
     def plans(self) -> list[dict[str, Any]]:
         """All planned trials in number order; unsound files are skipped, counted and named."""
-        found, skipped = _read_all(self.folder, "plans", ".json", _plan)
+        found, skipped = _read_all(self.folder, "plans", ".json", lambda name: _plan(self.folder.read(name)))
         _warn(f"plans of {self.sweep_id}", found, skipped)
         return sorted(found.values(), key=lambda plan: int(plan["number"]))
 
@@ -88,6 +98,10 @@ class Store:
         for row in rows:
             _check_verdicts(row)
         self._put("results", f"{key}-{name}", rows)
+
+    def write_examples(self, key: str, name: str, rows: Iterable[Row]) -> None:
+        """The worst images of one evaluation of the trial `key`, before its results: `name` as theirs."""
+        self._put("examples", f"{key}-{name}", self._owned(key, rows))
 
     def write_epochs(self, key: str, rows: Iterable[Row]) -> None:
         """All epochs of the trial so far, over those written before."""
@@ -153,23 +167,58 @@ class Store:
 
     def probabilities(self, key: str) -> dict[str, float]:
         """How probable each attack was in a run, over its epochs."""
-        epochs = self.epochs().filter(pc.field("trial") == key).column("probabilities").to_pylist()
+        epochs = self.epochs(["probabilities"], pc.field("trial") == key).column("probabilities").to_pylist()
         found = [json.loads(text) for text in epochs if text]
         return {name: sum(one[name] for one in found) / len(found) for name in found[0]} if found else {}
 
     def weights_of(self, key: str) -> str:
         """Which weights of a COMPLETE trial were judged and kept: live or averaged."""
-        averaged = f"/{key}-val-averaged."
-        return "averaged" if any(averaged in name for name in self.folder.names("parquet/results")) else "live"
+        return "averaged" if self.judged(f"{key}-val-averaged.") else "live"
 
-    def results(self) -> pa.Table:
-        return self._read("results")
+    def judged(self, start: str) -> bool:
+        """Whether results were written under a name, as `write_results` makes it, that begins so."""
+        return any(name.startswith(start) for name in self.written("results"))
 
-    def tradeoff(self) -> pa.Table:
-        return self._read(schema.TRADEOFF)
+    def written(self, table: str) -> set[str]:
+        """The names of a table's files, of those too that a compacted file stands for."""
+        names = self.files(table)
+        return {*names, *(gone for made in self.compacted(table, names).values() for gone in made.replaces)}
 
-    def epochs(self) -> pa.Table:
-        return self._read("epochs").sort_by([("number", "ascending"), ("trial", "ascending"), ("epoch", "ascending")])
+    def files(self, table: str) -> list[str]:
+        names = [name.rpartition("/")[2] for name in self.folder.names(f"parquet/{table}")]
+        return [name for name in names if name.endswith(".parquet")]
+
+    def compacted(self, table: str, names: Iterable[str]) -> dict[str, schema.Compacted]:
+        """What the compacted files among those named say of themselves; unsound ones are left out."""
+        found = {}
+        for name in names:
+            if name.startswith(COMPACTED):
+                with suppress(schema.Unverified, FileNotFoundError):
+                    found[name] = schema.about(table, self.source(table, name))
+        return found
+
+    def source(self, table: str, name: str) -> schema.Source:
+        """A file of a table; FileNotFoundError where there is none. Of a large one no more is read than needed."""
+        path = f"parquet/{table}/{name}"
+        return self.folder.open(path) if name.startswith(COMPACTED) else self.folder.read(path)
+
+    def results(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """With `columns` only these, and with `where` only the rows that it is true of: the others are not read."""
+        return self._read("results", columns, where)
+
+    def examples(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """`columns` and `where` as for results."""
+        return self._read("examples", columns, where)
+
+    def tradeoff(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """`columns` and `where` as for results."""
+        return self._read(schema.TRADEOFF, columns, where)
+
+    def epochs(self, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """In the order of numbers, trials and epochs; `columns` and `where` as for results."""
+        wanted = schema.EPOCHS if columns is None else columns
+        read = self._read("epochs", list(dict.fromkeys([*wanted, *_ORDER])), where)
+        return read.sort_by([(name, "ascending") for name in _ORDER]).select(list(wanted))
 
     def sweep(self) -> pa.Table:
         """The one row of the view `sweeps`."""
@@ -210,12 +259,18 @@ class Store:
             return True
         return False
 
-    def _read(self, table: str) -> pa.Table:
-        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", lambda data: schema.decode(table, data))
+    def _read(self, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        decode = schema.decoder(table, columns, where)
+
+        def parse(name: str) -> tuple[pa.Table, list[str]]:
+            return decode(self.source(table, name.rpartition("/")[2]))
+
+        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", parse)
         _warn(f"{table} of {self.sweep_id}", found, skipped)
         replaced = {gone for _, names in found.values() for gone in names}
         sound = [read for name, (read, _) in found.items() if name.rpartition("/")[2] not in replaced]
-        return pa.concat_tables([schema.TABLES[table].empty_table(), *sound])
+        empty = schema.TABLES[table].empty_table()
+        return pa.concat_tables([empty if columns is None else empty.select(columns), *sound])
 
 
 def sweep_ids(storage: Storage) -> list[str]:
@@ -256,24 +311,37 @@ def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
     return COMPLETE, None if None in values else sum(values) / len(values)
 
 
-def _read_all(folder: Storage, prefix: str, suffix: str, parse: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every file below the prefix, parsed, by name; and the skipped ones with their reasons."""
+def _read_all(
+    folder: Storage, prefix: str, suffix: str, parse: Callable[[str], Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Every file below the prefix, parsed, by name; and the skipped ones with their reasons.
 
-    def one(name: str) -> tuple[Any, str | None]:
-        try:
-            return parse(folder.read(name)), None
-        except FileNotFoundError:  # deleted since it was listed
-            return None, ""
-        except (schema.Unverified, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            return None, str(error)
+    Where one was deleted since it was listed, a compacted file has taken its place: they are listed again.
+    """
+    read: dict[str, tuple[Any, str | None]] = {}
+    gone: set[str] = set()
+    while True:
+        names = [name for name in folder.names(prefix) if name.endswith(suffix) and name not in read.keys() | gone]
+        with ThreadPoolExecutor(READERS) as threads:
+            found = dict(zip(names, threads.map(partial(_try, parse), names), strict=True))
+        read |= {name: one for name, one in found.items() if one is not None}
+        if len(missing := found.keys() - read.keys()) == 0:
+            break
+        gone |= missing
+    kept = {name: value for name, (value, reason) in sorted(read.items()) if reason is None}
+    return kept, {name: reason for name, (_, reason) in read.items() if reason is not None}
 
-    names = [name for name in folder.names(prefix) if name.endswith(suffix)]
-    with ThreadPoolExecutor(_READERS) as threads:
-        read = dict(zip(names, threads.map(one, names), strict=True))
-    found = {name: value for name, (value, reason) in read.items() if reason is None}
-    return found, {name: reason for name, (_, reason) in read.items() if reason}
+
+def _try(parse: Callable[[str], Any], name: str) -> tuple[Any, str | None] | None:
+    """What is in a file, or the reason to skip it; None where there is no such file."""
+    try:
+        return parse(name), None
+    except FileNotFoundError:
+        return None
+    except (schema.Unverified, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        return None, str(error)
 
 
 def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
@@ -283,7 +351,10 @@ def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
 
 
 def _check_verdicts(row: Row) -> None:
-    """A row whose count and bits disagree is a bug of the writer."""
+    """A row whose count and bits disagree, or that has not a class for each image, is a bug of the writer."""
+    for name in ("predicted", "labels"):
+        if row.get(name) is not None:
+            unpack_classes(row[name], row["n"])
     if row.get("robust_bits") is not None:
         count = int(unpack(row["robust_bits"], row["n"]).sum())
         if count != row["n_robust"]:

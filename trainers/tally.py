@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from trainers.parts import Gain, Seen, State
 
@@ -70,3 +71,24 @@ class Tally:
 
     def load_state_dict(self, state: State) -> None:
         self._known = state["known"].clone()
+
+
+class ClassWeights:
+    """What a weighting gave to the images of each class since the last record."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2, 0, dtype=torch.float64)  # weights, images
+
+    def saw(self, weights: Tensor, labels: Tensor) -> None:
+        """One batch: (B,) each, on the CPU."""
+        at = labels.long()
+        new = torch.stack([torch.bincount(at, weights.double()), torch.bincount(at).double()])
+        size = max(new.shape[1], self._sums.shape[1])
+        self._sums = pad(self._sums, (0, size - self._sums.shape[1])) + pad(new, (0, size - new.shape[1]))
+
+    def record(self) -> dict[str, Any]:
+        """The mean weight of each class that was met; nothing where no weighting weighed."""
+        weights, images = self._sums.tolist()
+        self._sums = self._sums[:, :0]
+        found = {str(c): w / n for c, (w, n) in enumerate(zip(weights, images, strict=True)) if n}
+        return {"class_weights": found} if found else {}

@@ -1,13 +1,15 @@
-"""The verbs that read stored results: ls, status, best, query, table. None of them trains, attacks or starts Ray."""
+"""The verbs that read stored results: ls, status, best, query; and compact, which puts them together. None of them
+trains, attacks or starts Ray."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from attacks.errors import InputError
-from sweep.cli.options import FormatOption, IdArgument, StorageOption, storage
+from sweep.cli.options import FormatOption, IdArgument, StorageOption, storage, values
 
 
 def ls(storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
@@ -56,39 +58,58 @@ def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Format
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT over sweeps, trials, results, epochs, examples, tradeoff.")],
     sweep_id: Annotated[str | None, typer.Option("--id", help="Only this sweep; default: all.")] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="The value of $NAME in the SQL: null, true, 3, 0.5; all else is text."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="A file to write: .parquet, .csv, .json or .md.")] = None,
     storage_uri: StorageOption = None,
     format: FormatOption = "table",
 ) -> None:
     """Ask the stored results in SQL, read-only. `trials` has a column "param.ADDRESS" for each setting searched.
 
+    The columns of every table: docs/schema.md.
+
     Example: sweep query "select attack, avg(robust_accuracy) from results where split='test' group by 1" --format json
     """
-    from sweep import render
-    from sweep.query import query as ask
+    import sys
+    from pathlib import Path
 
-    render.show(ask(storage(storage_uri), sql, sweep_id), format)
+    from sweep import stream
+    from sweep.query import ask
+
+    path = None if out is None else Path(out).expanduser()
+    if path is not None:
+        stream.ending(path)
+    with ask(storage(storage_uri), sql, sweep_id, params=values(param)) as answer:
+        if path is None:
+            stream.show(answer, format, sys.stdout)
+        else:
+            stream.save(answer, path)
 
 
-def table(
-    sweep_id: IdArgument,
-    union: Annotated[str, typer.Option(help="Attacks, comma-separated: adds their exact union.")] = "",
-    split: Annotated[str, typer.Option(help="val or test.")] = "test",
-    intervals: Annotated[bool, typer.Option("--intervals", help="95 % intervals for every column.")] = False,
+def compact(
+    sweep_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Sweeps; `sweep ls` lists them.")],
+    delete_after: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Delete what was replaced this long ago. 0: nobody reads.")
+    ] = 3600.0,
     storage_uri: StorageOption = None,
     format: FormatOption = "table",
 ) -> None:
-    """Accuracies of the pre-trained and the tuned models, per attack, averaged, and for any union of attacks.
+    """Merge the small files of sweeps into large ones, which are read faster; beside running sweeps and readers.
 
-    Example: sweep table cas-20261120-213000-3f2a --union linf,l2,l1
+    What was replaced is deleted by a later run of the same command, an hour on. Example: sweep compact cas-20261120
     """
-    from sweep import render, tables
+    from sweep import compaction, render
     from sweep.store import Store
 
-    names = [name.strip() for name in union.split(",") if name.strip()]
-    rows = tables.table(Store(storage(storage_uri), sweep_id), split, names, intervals=intervals)
-    render.show(rows, format, percent=tables.fractions(rows))
+    stores = [Store(storage(storage_uri), sweep_id) for sweep_id in dict.fromkeys(sweep_ids)]
+    for store in stores:
+        store.document()
+    done = [(store, one) for store in stores for one in compaction.compact(store, delete_after)]
+    render.show([{"sweep": store.sweep_id, **asdict(one)} for store, one in done], format)
 
 
-COMMANDS = {"ls": ls, "status": status, "best": best, "query": query, "table": table}
+COMMANDS = {"compact": compact, "ls": ls, "status": status, "best": best, "query": query}

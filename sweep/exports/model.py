@@ -9,17 +9,17 @@ from hashlib import sha256
 from typing import Any
 
 from attacks.errors import InputError
-from sweep import alternatives, tables
+from sweep import alternatives
 from sweep.bits import union
-from sweep.candidates import configuration, hashed
+from sweep.candidates import configuration, hashed, kept
 from sweep.exports import Asked
 from sweep.exports.places import MADE_BY
 from sweep.exports.runs import averages, last
 from sweep.intervals import bootstrap, wilson
+from sweep.models import PRETRAINED, scores
 from sweep.spec import TrialBase
 from sweep.status import sound
 from sweep.store import Store
-from sweep.tables import PRETRAINED
 from trainers.models import io
 from trainers.sources import source
 
@@ -61,14 +61,14 @@ def chosen(asked: Asked) -> Model:
     sweep = alternatives.reload(sound(store)["spec"])
     if asked.which is None:
         raise InputError(f"expected one model, {store.sweep_id}/NUMBER, /best or /{PRETRAINED}, got the whole sweep")
-    start = _read(store, "init.safetensors")
+    start = _start(store)
     if asked.which == PRETRAINED:
         if asked.seed is not None:
             raise InputError(f"{PRETRAINED} is one model: expected no --seed, got {asked.seed}")
         rows = _judged(store, hashed(start))
         return Model(store, start, hashed(start), sweep.trial, None, rows, rows)
     run = _run(configuration(store, asked.which)["runs"], asked.seed)
-    weights = _read(store, f"checkpoints/{run['key']}/model.safetensors")
+    weights = kept(store, run["number"], run["key"])
     trial = sweep.configure(json.loads(run["params"]), run["seed"])
     rows = _judged(store, run["key"])
     split = rows[0]["split"] if rows else None
@@ -85,12 +85,12 @@ def _run(runs: Sequence[Row], seed: int | None) -> Row:
     raise InputError(f"expected --seed to be one of {', '.join(str(run['seed']) for run in runs)}, got {seed}")
 
 
-def _read(store: Store, name: str) -> bytes:
+def _start(store: Store) -> bytes:
     try:
-        return store.folder.read(name)
+        return store.folder.read("init.safetensors")
     except FileNotFoundError:
         raise InputError(
-            f"expected weights in {store.folder.where(name)}, got none: not there yet, or deleted"
+            f"{store.sweep_id} has no starting model yet: {store.folder.where('init.safetensors')}"
         ) from None
 
 
@@ -121,7 +121,7 @@ def summary(model: Model) -> list[dict[str, Any]]:
     if not means:
         return []
     met = [row for row in model.rows if not row["conditional"]]
-    low, high = bootstrap(tables.scores(model.store, met[0]["split"])[model.key])
+    low, high = bootstrap(scores(model.store, met[0]["split"])[model.key])
     robust, n, _ = union(met)
     found = [{"name": name, "accuracy": mean} for name, mean in means.items()]
     found[-1] |= {"low": low, "high": high}

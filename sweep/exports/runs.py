@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sweep import tables
+from sweep.averages import averaged
 from sweep.bits import unpack
+from sweep.models import AVERAGED, PRETRAINED, REPLAY, STAGE
 from sweep.store import COMPLETE, Store
-from sweep.tables import AVERAGED, PRETRAINED, REPLAY, STAGE
 
 Row = Mapping[str, Any]
 _PLACES = {"sweep_id", "trial", "number", "epoch"}
@@ -112,8 +112,7 @@ def averages(rows: list[Row]) -> dict[str, float]:
         return {}
     bits = {row["attack"]: np.asarray(unpack(row["robust_bits"], row["n"]), np.float64) for row in attacks}
     threats = {row["attack"]: (row["family"], row["norm"] or row["attack"]) for row in attacks}
-    means = zip(("avg_lp", "avg_semantic", "average"), tables.averages(bits, threats), strict=True)
-    return {name: mean for name, mean in means if mean is not None}
+    return {name: float(scores.mean()) for name, scores in averaged(bits, threats).items()}
 
 
 def _numbers(held: Row, prefix: str = "") -> Iterator[tuple[str, float]]:

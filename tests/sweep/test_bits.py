@@ -9,10 +9,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from attacks.errors import InputError
-from sweep.bits import pack, union, unpack
+from sweep.bits import pack, pack_classes, union, unpack, unpack_classes
 
 verdicts = hnp.arrays(np.bool_, st.integers(1, 70))
 many = st.integers(1, 40).flatmap(lambda n: st.lists(hnp.arrays(np.bool_, n), min_size=1, max_size=5))
+
+
+@given(hnp.arrays(np.int64, st.integers(0, 70), elements=st.integers(-1, 65534)))
+def test_classes_come_back_in_two_bytes_each(classes: np.ndarray) -> None:
+    packed = pack_classes(classes)
+    assert len(packed) == 2 * len(classes)
+    assert np.array_equal(unpack_classes(packed, len(classes)), classes)
+
+
+def test_a_class_is_a_little_endian_number_of_16_bits() -> None:
+    assert pack_classes([1, 258, -1]) == b"\x01\x00\x02\x01\xff\xff"
+    with pytest.raises(ValueError, match="expected classes from 0 to 65534, or -1 for none, got -2 to 3"):
+        pack_classes([3, -2])
+    with pytest.raises(ValueError, match="expected 4 bytes for the classes of 2 images, got 3"):
+        unpack_classes(b"\x00\x00\x00", 2)
 
 
 def row(attack: str, robust: Any, **changes: Any) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import pytest
 from shells import FAMILY, Shell, verdict
 
 from sweep import spaces
-from sweep.cli import catalogue, judge, read, run
+from sweep.cli import analyse, catalogue, judge, read, run
 from sweep.storage import Storage
 from sweep.store import Store
 
-VERBS = [*run.COMMANDS, *judge.COMMANDS, *read.COMMANDS, *catalogue.COMMANDS]
+VERBS = [*run.COMMANDS, *judge.COMMANDS, *read.COMMANDS, *analyse.COMMANDS, *catalogue.COMMANDS]
 
 
 # help

@@ -198,11 +198,10 @@ def test_what_is_refused(swept: Store, storage: Shell) -> None:
 def test_weights_that_are_gone(swept: Store, storage: Shell) -> None:
     copied = shutil.copytree(swept.folder.uri, storage.folder / "results" / swept.sweep_id)
     shutil.rmtree(copied / "checkpoints" / best_run(swept)["key"])
-    uri = str(storage.folder / "results")
-    to = str(storage.folder / "model")
-    assert "got none: not there yet, or deleted" in storage.refused(
-        "export", f"{swept.sweep_id}/best", "--to", to, "--storage", uri
-    )
+    arguments = ("--to", str(storage.folder / "model"), "--storage", str(storage.folder / "results"))
+    assert "is not kept any more" in storage.refused("export", f"{swept.sweep_id}/best", *arguments)
+    (copied / "init.safetensors").unlink()
+    assert "no starting model yet" in storage.refused("export", f"{swept.sweep_id}/pretrained", *arguments)
 
 
 def test_an_export_that_fails_leaves_the_one_before(tmp_path: Path) -> None:

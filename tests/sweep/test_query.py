@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from sweeps import planned
 from attacks.errors import InputError
 from sweep import schema
 from sweep.bits import pack
-from sweep.query import query, view, with_params
+from sweep.query import ask, query, view, with_params
 from sweep.storage import Storage
 from sweep.store import Store
 
@@ -34,6 +35,7 @@ def storage(tmp_path: Path) -> Storage:
         ]
         store.write_results(f"k-{name}", "test", rows)
         store.write_epochs(f"k-{name}", [{"number": 0, "epoch": 1, "losses": {"linf": 0.5}}])
+        store.write_examples(f"k-{name}", "test", [{"number": 0, "attack": "linf", "rank": 1, "png": b"x"}])
         store.write_tradeoff([{"trained_on": "linf", "attack": "l2", "effect": 0.5}])
     return made
 
@@ -87,6 +89,94 @@ def test_joins_json_and_times(storage: Storage) -> None:
     assert query(storage, "select cast(timestamptz '2026-01-01 00:00:00+00' as varchar) as t").to_pylist() == [
         {"t": "2026-01-01 00:00:00+00"}
     ]
+
+
+def test_values_of_parameters(storage: Storage) -> None:
+    sql = "select attack, $x as x from results where n_robust = $n and sweep_id = $id"
+    found = query(storage, sql, params={"n": 3, "id": "one", "x": None}).to_pylist()
+    assert found == [{"attack": "clean", "x": None}]
+    told = "select $a as a, $b as b, $c as c, $d as d"
+    values = {"a": 1, "b": 0.5, "c": True, "d": "'; drop view results"}
+    assert query(storage, told, params=values).to_pylist() == [values]
+    with pytest.raises(InputError, match=r"^no value for the SQL's parameter b: give it with --param name=value$"):
+        query(storage, told, params=dict.fromkeys("acd", 1))
+    with pytest.raises(InputError, match=r"^the SQL has no parameter e: it stands there as \$name$"):
+        query(storage, told, params=values | {"e": 1})
+
+
+ASKED = [
+    "select count(*) from results",
+    "select attack from results where split = 'test' and n_robust < 3 order by number",
+    "select * exclude (robust_bits) from results",
+    "select columns('rob.*') from results",
+    "select r from results r",
+    "select count(distinct r) from results r",
+    "select t.a from (select * from results) t(x, a)",
+    "select attack from results natural join trials",
+    "select attack, losses from results join epochs using (trial)",
+    "select * from query('select attack, n from results')",
+    "with x as materialized (select * from results) select a.attack from x a join x b using (trial, attack)",
+    "select attack from results where n in (select max(n) from results) limit (select max(n_robust) from results)",
+    "pivot results on attack in ('clean', 'linf') using max(n_robust) group by trial",
+    "select max(n_robust) over (partition by attack) from results",
+    "select attack from results qualify row_number() over (partition by trial order by n_robust) = 1",
+    "select distinct on (attack) trial from results order by all",
+    "from results select struct_extract(results, 'n_robust')",
+    "summarize results",
+    "describe results",
+    "select attack from results anti join trials on results.trial = trials.method",
+    "select unnest(flags) from results",
+    "select attack from results union all by name select trial from epochs",
+    "select trained_on from tradeoff where effect > 0",
+]
+
+
+@pytest.mark.parametrize("sql", ASKED + [f'select "{name}" from results' for name in schema.RESULTS])
+def test_what_is_not_read_is_not_missed(storage: Storage, sql: str) -> None:
+    """The same as DuckDB answers with every column of every view there."""
+    with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:
+        for name in schema.TABLES:
+            connection.register(name, view(storage, name))
+        rows = connection.sql(sql).to_arrow_table()
+    found = query(storage, sql)
+    assert found.schema == rows.schema
+    assert sorted(found.to_pylist(), key=repr) == sorted(rows.to_pylist(), key=repr)
+
+
+def test_a_damaged_column_matters_to_who_asks_for_it(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    path = Path(storage.uri) / "one/parquet/results/k-one-test.parquet"
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    (bits,) = [group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "robust_bits"]
+    data = bytearray(path.read_bytes())
+    data[bits.dictionary_page_offset + bits.total_compressed_size - 3] ^= 255
+    path.write_bytes(bytes(data))
+    assert query(storage, "select sum(n_robust) as n from results").to_pylist() == [{"n": 9}]
+    assert caplog.text == ""
+    assert query(storage, "select sum(n_robust) as n, max(robust_bits) as b from results").column("n").to_pylist() == [
+        5
+    ]
+    assert "skipped 1 of 1 files of results of one" in caplog.text
+
+
+def test_the_answer_is_made_while_it_is_read(storage: Storage) -> None:
+    """Whole, it would take 1.6 TB."""
+    with ask(storage, "select range as a, range + 1 as b from range(100000000000)", memory="64MB") as answer:
+        assert answer.schema.names == ["a", "b"]
+        firsts = [batch.column("a")[0].as_py() for _, batch in zip(range(3), answer.batches, strict=False)]
+    assert firsts[0] == 0
+    assert firsts == sorted(set(firsts))
+
+
+def test_faults_on_the_way_are_one_line(storage: Storage) -> None:
+    with pytest.raises(InputError, match=r"^SQL: Invalid Input Error: too far$"):
+        query(storage, "select if(range > 50000, error('too far'), range) from range(100000)")
+    endless = "select a.range from range(1000000) a, range(1000000) b"
+    with (
+        pytest.raises(InputError, match=r"^the query took longer than 0\.3 s"),
+        ask(storage, endless, seconds=0.3) as one,
+    ):
+        for _ in one.batches:
+            pass
 
 
 def test_an_empty_storage_answers_with_no_rows(tmp_path: Path) -> None:
@@ -208,7 +298,7 @@ def test_what_is_not_a_select_is_told_so(storage: Storage, sql: str) -> None:
         ("select * from result", "unknown table 'result': did you mean 'results'?"),
         (
             "select * from nothing_like_it",
-            "unknown table 'nothing_like_it': known: epochs, results, sweeps, tradeoff, trials",
+            "unknown table 'nothing_like_it': known: epochs, examples, results, sweeps, tradeoff, trials",
         ),
     ],
 )

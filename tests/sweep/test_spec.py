@@ -398,6 +398,16 @@ def test_the_search_is_no_part_of_the_key(tmp_path: Path) -> None:
     assert key(resolve(write(tmp_path, "method: cas"), {})) == key(CAS)
 
 
+def test_the_epochs_judged_on_the_way_are_no_part_of_the_key() -> None:
+    """And a document that judges none is as it was before that could be said."""
+    other = resolve("cas", nest({"evaluation.every": 2}))
+    assert other.trial.evaluation.every == 2
+    assert key(other) == key(CAS)
+    again = reload(json.loads(json.dumps(other.model_dump(mode="json"))))
+    assert again.trial.evaluation.every == 2
+    assert "every" not in CAS.trial.model_dump(mode="json")["evaluation"]
+
+
 def test_any_change_of_the_work_changes_the_key(tmp_path: Path) -> None:
     space = write(tmp_path, "method: cas")
     keys = [key(resolve(space, nest({address: value}))) for address, value in OTHER.items()]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -127,6 +128,14 @@ def test_a_sweep_is_written_and_read(store: Store) -> None:
     assert store.epochs().column("epoch").to_pylist() == [1, 2]
 
 
+def test_the_worst_images_of_an_evaluation_come_back(store: Store) -> None:
+    store.create({})
+    row = {"number": 0, "attack": "fog", "rank": 1, "image": 2**40, "label": 3, "predicted": 5, "loss": 4.5}
+    store.write_examples("k", "test-live", [row | {"png": b"\x89PNG", "adversarial_png": b"\x89"}])
+    (read,) = store.examples().to_pylist()
+    assert read.items() >= (row | {"sweep_id": "s1", "trial": "k", "png": b"\x89PNG"}).items()
+
+
 def test_one_number_may_have_several_seeds(store: Store) -> None:
     store.create({})
     runs = [{"key": "a", "seed": 0, "replay": None}, {"key": "b", "seed": 1, "replay": None}]
@@ -225,16 +234,49 @@ def test_bits_that_contradict_the_count_are_a_bug(store: Store) -> None:
         store.write_results("k", "val", [verdict(n=99)])
 
 
+# reading a part
+
+
+def test_columns_and_rows_are_read_alone(store: Store) -> None:
+    store.create({})
+    for key in ("a", "b"):
+        store.write_results(key, "val", [verdict("clean", [1, 1, 1]), verdict("linf"), verdict("l2", [0, 0, 1])])
+        store.write_epochs(key, [{"number": 0, "epoch": e, "lr": e / 10} for e in (2, 1)])
+    whole = store.results()
+    assert store.results(["attack", "trial"]).equals(whole.select(["attack", "trial"]))
+    weak = (pc.field("n_robust") < 3) & (pc.field("trial") == "b")
+    assert store.results(["attack"], weak).column("attack").to_pylist() == ["linf", "l2"]
+    assert store.results(where=weak).equals(whole.filter(weak))
+    assert store.results(["attack"], pc.field("epoch") == 1).num_rows == 0
+    assert store.epochs(["lr"], pc.field("trial") == "a").num_rows == 2
+    assert store.epochs(["lr"]).column("lr").to_pylist() == [0.1, 0.2, 0.1, 0.2]
+
+
+def test_a_part_is_verified_and_the_rest_is_not_read(local: Store, caplog: pytest.LogCaptureFixture) -> None:
+    local.write_results("good", "val", [verdict()])
+    local.write_results("bad", "val", [verdict(mean_loss=0.12345)])
+    path = folder(local, "results") / "bad-val.parquet"
+    pages = pq.ParquetFile(path).metadata.row_group(0)
+    (loss,) = (pages.column(i) for i in range(pages.num_columns) if pages.column(i).path_in_schema == "mean_loss")
+    data = bytearray(path.read_bytes())
+    data[loss.dictionary_page_offset + loss.total_compressed_size - 3] ^= 255
+    path.write_bytes(bytes(data))
+    assert local.results(["trial"]).column("trial").to_pylist() == ["bad", "good"]
+    assert caplog.text == ""
+    assert local.results(["trial"], pc.field("mean_loss").is_null()).column("trial").to_pylist() == ["good"]
+    assert "skipped 1 of 2 files of results of s1: parquet/results/bad-val.parquet (corrupt" in caplog.text
+
+
 # what others left in the folder
 
 
 def test_a_file_of_an_older_version_reads_null(local: Store) -> None:
     local.write_results("k", "new", [verdict()])
-    old = schema.table("results", [verdict("l2", sweep_id="s1", trial="k")]).drop_columns(["flags", "budget_id"])
+    old = schema.table("results", [verdict("l2", sweep_id="s1", trial="k")]).drop_columns(["flags", "predicted"])
     path = folder(local, "results") / "a-old.parquet"
     pq.write_table(old.select(old.column_names[::-1]), path)
-    rows = local.results().select(["attack", "flags", "budget_id", "n"]).to_pylist()
-    assert rows[0] == {"attack": "l2", "flags": None, "budget_id": None, "n": 3}
+    rows = local.results().select(["attack", "flags", "predicted", "n"]).to_pylist()
+    assert rows[0] == {"attack": "l2", "flags": None, "predicted": None, "n": 3}
     assert len(rows) == 2
 
 
