@@ -105,14 +105,16 @@ class Study:
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
         assert number == len(self._study.trials), "trials are replayed in the order of their numbers"
+        self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
+
+    def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """A configuration as Optuna's `params` and `distributions`."""
         name = self._name(params)
         space = self._methods | {a: _distribution(d) for a, d in self.spaces[name][0].items()}
-        trial = optuna.create_trial(
-            state=TrialState.RUNNING,
-            params={self._key(name, address): value for address, value in params.items()},
-            distributions={self._key(name, address): space[address] for address in params},
-        )
-        self._study.add_trial(trial)
+        return {
+            "params": {self._key(name, address): value for address, value in params.items()},
+            "distributions": {self._key(name, address): space[address] for address in params},
+        }
 
     def _name(self, params: Mapping[str, Any]) -> str:
         return str(params.get(METHOD, self._names[0]))
