@@ -18,14 +18,14 @@ def export(asked: Asked, where: str) -> Made:
     store = asked.whole("wandb")
     wandb = needed("wandb")
     entity, _, project = where.rpartition("/")
-    written = []
-    for run in runs(store):
-        try:
-            written.append(_write(wandb, entity or None, project, store, run))
-        except Exception as error:  # of the key, the network, the names
-            raise InputError(
-                f"cannot export to W&B project {where} ({line(error)}): `wandb login`, or set WANDB_MODE=offline"
-            ) from error
+    try:
+        written = [_write(wandb, entity or None, project, store, run) for run in runs(store)]
+    except Exception as error:  # of the key, the network, the names
+        raise InputError(
+            f"cannot export to W&B project {where} ({line(error)}): `wandb login`, or set WANDB_MODE=offline"
+        ) from error
+    finally:
+        wandb.teardown()  # ends the process that it started
     if not written[0].offline:
         return Made(f"{len(written)} runs in {where}", str(written[0].url).rpartition("/runs/")[0])
     folder = written[0].settings.wandb_dir
