@@ -86,7 +86,9 @@ def test_an_evaluation_is_killed_and_goes_on(sweeps: Sweeps, checkpoint: Path) -
     how: dict[str, Any] = {"protocol": protocol("quick", 4), "seed": 0, "batch_size": 16}
     for verdict in evaluate(model, test, of, **how, keep_worst=True):
         row, mine = found[verdict.attack], [row for row in kept if row["attack"] == verdict.attack]
-        assert unpack_classes(row["predicted"], 60).tolist() == verdict.predicted.tolist()  # type: ignore[arg-type,union-attr]
+        assert (row["predicted"] is None) == verdict.conditional == (verdict.predicted is None)
+        if verdict.predicted is not None:
+            assert unpack_classes(row["predicted"], 60).tolist() == verdict.predicted.tolist()  # type: ignore[arg-type]
         assert [(one["rank"], one["image"], one["predicted"], one["png"]) for one in mine] == [
             (rank, one.image, one.predicted, png(one.clean)) for rank, one in enumerate(verdict.worst, start=1)
         ]
