@@ -31,7 +31,7 @@ def keys(store: Store, start: Store) -> set[str]:
 @pytest.mark.parametrize("number", range(5))
 def test_the_command_makes_the_keys_that_were(sweep: Shell, swept: Store, number: int) -> None:
     found = reference.find(f"fixture/{number}", swept.storage)
-    sweep.patch.setattr(run, "_drive", lambda *_: None)
+    sweep.patch.setattr(run, "drive", lambda *_: None)
     words = shlex.split(rerun.command(found))
     assert words[:4] == ["python", "-m", "sweep", "run"]
     assert words[-2:] == ["--storage", swept.storage.where()]
