@@ -357,6 +357,7 @@ OTHER: dict[str, Any] = {
     "eval_size": 50,
     "test_size": 60,
     "model.width": 4,
+    "model.activation": "softplus",
     "init": "pretrain:l1",
     "attacks": ["linf", "l2"],
     "train_attacks": ["linf"],
@@ -407,6 +408,18 @@ def test_any_change_of_the_work_changes_the_key(tmp_path: Path) -> None:
     assert {a.split(".")[0] for a in addresses} - {"inner", "objective", "weighting"} == {
         a.split(".")[0] for a in OTHER
     }
+
+
+def test_the_default_activation_is_not_written_so_that_older_keys_hold() -> None:
+    assert CAS.trial.model_dump()["model"] == {"name": "preact-resnet-18", "width": CAS.trial.model.width}
+    softplus = resolve("cas", nest({"model.activation": "softplus"}))
+    again = reload(json.loads(json.dumps(softplus.model_dump(mode="json"))))
+    assert again.trial.model.activation == "softplus"
+    assert key(again) == key(softplus) != key(CAS)
+    assert reload(json.loads(json.dumps(CAS.model_dump(mode="json")))) == CAS
+    assert faults("cas", **{"model.activation": "softplsu"}) == [
+        "model.activation: unknown activation 'softplsu': did you mean 'softplus'?"
+    ]
 
 
 @settings(deadline=None, max_examples=30)
