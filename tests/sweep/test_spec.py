@@ -119,6 +119,23 @@ def test_what_the_command_line_sets_is_not_searched() -> None:
     assert only(again).search["sampler.w1"].ends() == [1, 2]
 
 
+OPTIONS = {
+    "optimizer.lr": {"low": 0.01, "high": 0.2, "log": True},
+    "optimizer.epochs": {"values": [1, 2]},
+    "optimizer.weight_decay": {"low": 1e-5, "high": 1e-2, "log": True},
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_rate_epochs_and_weight_decay_may_be_searched_in_every_space(space: str) -> None:
+    """As `--set search.optimizer.lr='{low: 0.01, high: 0.2, log: true}'` and so on say it."""
+    sweep = resolve(space, {"dataset": "cifar10", "searcher": "random", "search": OPTIONS})
+    for alternative in sweep.alternatives.values():
+        assert set(OPTIONS) <= set(alternative.search)
+        made = alternative.configure({"optimizer.epochs": 2, "optimizer.weight_decay": 1e-3, "optimizer.lr": 0.02})
+        assert (made.recipe().epochs, made.recipe().weight_decay, made.recipe().lr) == (2, 1e-3, 0.02)
+
+
 def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> None:
     sweep = resolve(write(tmp_path, "optimizer.lr: 0.05\n" + SEARCH), {})
     assert only(sweep).defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
