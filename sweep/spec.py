@@ -39,6 +39,7 @@ from sweep.settings import (
 from trainers import evaluate, methods, sources
 from trainers.models import default_width, io, models
 from trainers.models.foreign import load_robustbench
+from trainers.models.layers import activation_of
 from trainers.parts import PARTS
 from trainers.pretrain import NORMS, Pretraining
 from trainers.recipe import Recipe
@@ -54,15 +55,18 @@ def _one_of(check: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(known)
 
 
+RELU = "relu"
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 AttackName = Annotated[str, _one_of(ATTACKS.get)]
 
 
 class Model(Strict):
-    """`width` is the network's own where none is given."""
+    """`width` is the network's own where none is given. `activation` is that of a model made here; it is
+    written, and so part of a trial's key, where it is not relu."""
 
     name: Annotated[str, _one_of(models.get)] = "preact-resnet-18"
     width: Count = 64
+    activation: Annotated[str, _one_of(activation_of)] = RELU
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +74,13 @@ class Model(Strict):
         if not isinstance(given, dict) or given.get("width") is not None or given.get("name") not in models.names():
             return given
         return {**given, "width": default_width(given["name"])}
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> Document:
+        document: Document = dump(self)
+        if self.activation == RELU:
+            del document["activation"]
+        return document
 
 
 class Evaluation(Strict):

@@ -182,8 +182,9 @@ class _Run:
             group["lr"] = self.recipe.lr_at(self.epoch, i, steps)
         batch = self.step.batch(index, self.epoch, i)
         sampler = self.method.sampler
-        self.tally.offered(sampler.probabilities(batch))
-        seen: list[Seen] = self.step(batch, [self.attacks[name] for name in sampler.choose(batch, rng)])
+        probabilities, chosen = sampler.probabilities(batch), sampler.choose(batch, rng)
+        self.tally.offered(probabilities, chosen)
+        seen: list[Seen] = self.step(batch, [self.attacks[name] for name in chosen])
         sampler.observe(batch, seen)
         self.tally.saw(seen)
         self.method.averaging.after_step(self.model)

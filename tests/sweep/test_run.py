@@ -21,6 +21,7 @@ from sweeps import Sweeps, wait_until
 from sweep import results
 from sweep.bits import unpack, unpack_classes
 from sweep.store import Store
+from trainers.models import io
 
 pytestmark = pytest.mark.ray
 
@@ -243,9 +244,11 @@ def test_an_address_where_nobody_listens_is_refused_before_anything_is_written(s
 
 
 def test_a_sweep_starts_from_a_file_of_an_earlier_one(sweeps: Sweeps) -> None:
-    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", "none", "--id", "fresh")
+    smooth = ["--set", "model.activation=softplus"]
+    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", "none", "--id", "fresh", *smooth)
     assert code == 0, err
     (weights,) = (sweeps.folder / "results/fresh/checkpoints").glob("*/model.safetensors")
+    assert io.load(str(weights)).architecture["activation"] == "softplus"  # type: ignore[index]
     code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", str(weights), "--id", "onwards")
     assert code == 0, err
     assert (sweeps.folder / "results/onwards/init.safetensors").read_bytes() == weights.read_bytes()
