@@ -152,12 +152,6 @@ def test_what_was_judged_before_a_break_is_not_judged_again(tmp_path: Path, each
     }
 
 
-def test_only_every_nth_epoch_is_judged(tmp_path: Path) -> None:
-    made = Made(tmp_path / "second", evaluation__every=2)
-    assert made.run(lambda metrics: False) is None
-    assert made.judged() == set()
-
-
 def test_an_unfinished_trial_is_in_no_table(tmp_path: Path) -> None:
     made = Made(tmp_path / "pruned", evaluation__every=1)
     made.store.write_plan(0, planned(made.task.key, METHOD))
