@@ -100,6 +100,7 @@ def reproduce(
     failures: list[bool] = []
     with redirect_stdout(io.StringIO() if quiet else sys.stderr):
         if chosen.tradeoff is not None:
+            _expect_unset("a trade-off matrix", seeds=seeds, trials=trials)
             ids = [_tradeoff(chosen.tradeoff, dataset, smoke, sweep_id, said | place, paper, table)]
         else:
             said |= {"seeds": seeds, "trials": trials}
@@ -126,7 +127,8 @@ def _run(step: Step, kept: Storage, said: dict[str, Any], place: dict[str, Any])
         if began:
             run.resume(step.sweep_id, **place)
         elif _is_experiment(step.space):
-            run.run(step.space, sweep_id=step.sweep_id, storage_uri=place["storage_uri"])
+            _expect_unset("an experiment", seeds=said["seeds"], set=said["settings"])
+            run.run(step.space, sweep_id=step.sweep_id, trials=said["trials"], storage_uri=place["storage_uri"])
         else:
             own = said | {"settings": [*step.assignments, *(said["settings"] or [])]}
             run.run(step.space, sweep_id=step.sweep_id, **own, **place)
@@ -136,6 +138,14 @@ def _run(step: Step, kept: Storage, said: dict[str, Any], place: dict[str, Any])
             raise
         return True
     return False
+
+
+def _expect_unset(what: str, **given: Any) -> None:
+    """Refuses options that would do nothing."""
+    from attacks.errors import InputError
+
+    if names := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise InputError(f"expected no {' and no '.join(names)}: the table is of {what}, which has none")
 
 
 def _is_experiment(space: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shells import Shell
 from sweeps import Sweeps
 
 from sweep.layers import resolve
@@ -59,6 +60,11 @@ def test_ids_follow_from_the_work() -> None:
         ("papers/cas-bandit-table-1-svhn", {"dataset": "svhn"})
     ]
     assert [step.settings for step in steps("cas-bandit", "1", "mnist", {}, None)] == [{"dataset": "mnist"}]
+
+
+def test_options_that_would_do_nothing_are_refused(sweep: Shell) -> None:
+    told = sweep.refused("reproduce", "cas-bandit", "--table", "figure-3", "--seeds", "0,1")
+    assert told == "expected no --seeds: the table is of a trade-off matrix, which has none"
 
 
 @pytest.mark.ray
