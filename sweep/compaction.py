@@ -21,11 +21,10 @@ import pyarrow as pa
 from attacks.errors import InputError
 from sweep import schema
 from sweep.lease import TTL_SECONDS, Lease
-from sweep.store import COMPACTED, COMPLETE, READERS, Store
+from sweep.store import AT_ONCE, COMPACTED, COMPLETE, READERS, Store
 
 DELETE_AFTER_SECONDS = 3600.0
 LARGE_BYTES = 256 << 20  # in memory, of what becomes one file
-_AT_ONCE = 16 * READERS  # files read before their rows are put together
 _TABLES = ("trials", "results", "epochs", "examples")
 
 
@@ -121,7 +120,7 @@ def _groups(store: Store, done: Done, large: int) -> Iterator[_Group]:
         return
     settled = _settled(store, done.table)  # after the files were listed: a run is planned before it writes
     group = _Group()
-    for some in [*([name] for name in merged), *(small[at : at + _AT_ONCE] for at in range(0, len(small), _AT_ONCE))]:
+    for some in [*([name] for name in merged), *(small[at : at + AT_ONCE] for at in range(0, len(small), AT_ONCE))]:
         found = _mergeable(store, done.table, some, settled)
         done.untouched += len(some) - len(found)
         group.add(found)

@@ -177,6 +177,13 @@ TABLES: dict[str, pa.Schema] = {
 }
 
 
+NEEDED = {
+    "trials": ("number", "key", "state"),
+    "results": ("trial", "split", "attack", "n"),
+    "epochs": ("trial", "epoch"),
+    "examples": ("trial", "attack", "rank"),
+}
+"""What no row lacks: a file in which one does is not of its table."""
 Source: TypeAlias = "bytes | pa.NativeFile"
 """A file's bytes, or the file, of which no more is read than needed."""
 
@@ -280,9 +287,19 @@ def _verified(name: str, data: Source) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             if (file.metadata.metadata or {}).get(b"sweep.table") != name.encode():
                 raise Unverified("foreign")
+            if lacking := [column for column in NEEDED.get(name, ()) if not _full(file, column)]:
+                raise Unverified(f"foreign: rows without {lacking[0]}")
             yield file
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def _full(file: pq.ParquetFile, column: str) -> bool:
+    """Whether each row has a value in the column, as the file's end says."""
+    at = {file.schema.column(i).path: i for i in range(len(file.schema))}.get(column)
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    known = [at is not None and group.column(at).statistics for group in groups if group.num_rows]
+    return all(one and one.null_count == 0 for one in known)
 
 
 def _replaced(file: pq.ParquetFile) -> list[str]:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +32,9 @@ _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 _ORDER = ("number", "trial", "epoch")
 READERS = 16  # threads: a remote file costs a round trip
+AT_ONCE = 16 * READERS  # small files that are read before they are put together
+_TRIES = 5
+_GONE = "deleted since it was listed"
 COMPACTED = "compact-"
 """How the name of a file begins that stands for others: see compaction."""
 COMPLETE, PRUNED, FAILED, PLANNED = "COMPLETE", "PRUNED", "FAILED", "PLANNED"
@@ -86,7 +88,7 @@ class Store:
 
     def plans(self) -> list[dict[str, Any]]:
         """All planned trials in number order; unsound files are skipped, counted and named."""
-        found, skipped = _read_all(self.folder, "plans", ".json", lambda name: _plan(self.folder.read(name)))
+        found, skipped = _read_all(self.folder, "plans", ".json", _plan)
         _warn(f"plans of {self.sweep_id}", found, skipped)
         return sorted(found.values(), key=lambda plan: int(plan["number"]))
 
@@ -185,8 +187,9 @@ class Store:
         return {*names, *(gone for made in self.compacted(table, names).values() for gone in made.replaces)}
 
     def files(self, table: str) -> list[str]:
-        names = [name.rpartition("/")[2] for name in self.folder.names(f"parquet/{table}")]
-        return [name for name in names if name.endswith(".parquet")]
+        """The names of a table's files."""
+        names = [name.removeprefix(f"parquet/{table}/") for name in self.folder.names(f"parquet/{table}")]
+        return [name for name in names if name.endswith(".parquet") and "/" not in name]
 
     def compacted(self, table: str, names: Iterable[str]) -> dict[str, schema.Compacted]:
         """What the compacted files among those named say of themselves; unsound ones are left out."""
@@ -261,16 +264,40 @@ class Store:
 
     def _read(self, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         decode = schema.decoder(table, columns, where)
-
-        def parse(name: str) -> tuple[pa.Table, list[str]]:
-            return decode(self.source(table, name.rpartition("/")[2]))
-
-        found, skipped = _read_all(self.folder, f"parquet/{table}", ".parquet", parse)
-        _warn(f"{table} of {self.sweep_id}", found, skipped)
-        replaced = {gone for _, names in found.values() for gone in names}
-        sound = [read for name, (read, _) in found.items() if name.rpartition("/")[2] not in replaced]
+        for _ in range(_TRIES):
+            read, skipped = self._read_listed(table, decode)
+            if all(reason != _GONE for reason in skipped.values()):
+                break  # else a compacted file has taken its place since it was listed
         empty = schema.TABLES[table].empty_table()
-        return pa.concat_tables([empty if columns is None else empty.select(columns), *sound])
+        _warn(f"{table} of {self.sweep_id}", read, skipped)
+        return pa.concat_tables([empty if columns is None else empty.select(columns), *read.values()])
+
+    def _read_listed(
+        self, table: str, decode: Callable[[schema.Source], tuple[pa.Table, list[str]]]
+    ) -> tuple[dict[str, pa.Table], dict[str, str]]:
+        """What counts of the files there now, by name, and the reasons to skip some. Small files are put together while
+        they are read: many small pieces would hold several times their memory."""
+        skipped: dict[str, str] = {}
+
+        def parse(name: str) -> tuple[str, pa.Table, list[str]] | None:
+            try:
+                return name, *decode(self.source(table, name))
+            except (schema.Unverified, FileNotFoundError) as error:
+                skipped[f"parquet/{table}/{name}"] = str(error) if isinstance(error, schema.Unverified) else _GONE
+                return None
+
+        names = self.files(table)
+        large = [name for name in names if name.startswith(COMPACTED)]
+        with ThreadPoolExecutor(READERS) as threads:
+            compacted = [one for one in threads.map(parse, large) if one is not None]
+            replaced = {gone for _, _, replaces in compacted for gone in replaces}
+            read = {name: rows for name, rows, _ in compacted if name not in replaced}
+            small = [name for name in names if name not in replaced and not name.startswith(COMPACTED)]
+            for some in (small[at : at + AT_ONCE] for at in range(0, len(small), AT_ONCE)):
+                if found := [one for one in threads.map(parse, some) if one is not None]:
+                    read |= {name: rows.slice(0, 0) for name, rows, _ in found}
+                    read[found[0][0]] = pa.concat_tables([rows for _, rows, _ in found]).combine_chunks()
+        return read, skipped
 
 
 def sweep_ids(storage: Storage) -> list[str]:
@@ -312,36 +339,25 @@ def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
 
 
 def _read_all(
-    folder: Storage, prefix: str, suffix: str, parse: Callable[[str], Any]
+    folder: Storage, prefix: str, suffix: str, parse: Callable[[bytes], Any]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Every file below the prefix, parsed, by name; and the skipped ones with their reasons.
+    """Every file below the prefix, parsed, by name; and the skipped ones with their reasons."""
 
-    Where one was deleted since it was listed, a compacted file has taken its place: they are listed again.
-    """
-    read: dict[str, tuple[Any, str | None]] = {}
-    gone: set[str] = set()
-    while True:
-        names = [name for name in folder.names(prefix) if name.endswith(suffix) and name not in read.keys() | gone]
-        with ThreadPoolExecutor(READERS) as threads:
-            found = dict(zip(names, threads.map(partial(_try, parse), names), strict=True))
-        read |= {name: one for name, one in found.items() if one is not None}
-        if len(missing := found.keys() - read.keys()) == 0:
-            break
-        gone |= missing
-    kept = {name: value for name, (value, reason) in sorted(read.items()) if reason is None}
-    return kept, {name: reason for name, (_, reason) in read.items() if reason is not None}
+    def one(name: str) -> tuple[Any, str | None]:
+        try:
+            return parse(folder.read(name)), None
+        except FileNotFoundError:  # deleted since it was listed
+            return None, ""
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            return None, str(error)
 
-
-def _try(parse: Callable[[str], Any], name: str) -> tuple[Any, str | None] | None:
-    """What is in a file, or the reason to skip it; None where there is no such file."""
-    try:
-        return parse(name), None
-    except FileNotFoundError:
-        return None
-    except (schema.Unverified, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        return None, str(error)
+    names = [name for name in folder.names(prefix) if name.endswith(suffix)]
+    with ThreadPoolExecutor(READERS) as threads:
+        read = dict(zip(names, threads.map(one, names), strict=True))
+    found = {name: value for name, (value, reason) in read.items() if reason is None}
+    return found, {name: reason for name, (_, reason) in read.items() if reason}
 
 
 def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
