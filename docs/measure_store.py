@@ -108,7 +108,7 @@ def evaluations(key: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def epochs(rng: Any, number: int, key: str) -> pa.Table:
-    probabilities = {name: 1 / 21 for name in spaces.default_attacks()}
+    probabilities = dict.fromkeys(spaces.default_attacks(), 1 / 21)
     about = {"sweep_id": ID, "trial": key, "number": number, "phase": "main", "probabilities": probabilities}
     loss = {"train_loss": float(rng.random()), "train_accuracy": float(rng.random())}
     return schema.table("epochs", [about | loss | {"epoch": epoch + 1} for epoch in range(EPOCHS)])

@@ -129,6 +129,12 @@ class Sweep(Strict):
             number -= alternative.cells()
         raise IndexError(number)
 
+    def grown(self, trials: int) -> Sweep:
+        """This sweep with so many trials, or as many as its grid has."""
+        if self.searcher == GRID:
+            trials = min(trials, sum(alternative.cells() for alternative in self.alternatives.values()))
+        return self.model_copy(update={"trials": trials})
+
     def reached(self) -> list[str]:
         """The alternatives that its trials can be of: a search begins with each one's defaults."""
         if self.searcher != GRID:

@@ -12,8 +12,7 @@ from attacks.errors import InputError
 
 Bits = npt.NDArray[np.bool_]
 Classes = npt.NDArray[np.int64]
-NO_CLASS = 65535
-"""Of an image whose logits were no numbers."""
+PERCEPTUAL = "perceptual"
 
 
 def pack(robust: npt.ArrayLike) -> bytes:
@@ -29,10 +28,10 @@ def unpack(packed: bytes, n: int) -> Bits:
 
 
 def pack_classes(classes: npt.ArrayLike) -> bytes:
-    """Classes (N,), 0 to 65535, as one little-endian uint16 each."""
+    """Classes (N,), 0 to 65534, as one little-endian uint16 each; -1, no class, as 65535."""
     given = np.asarray(classes, np.int64)
-    if given.size and not 0 <= given.min() <= given.max() <= NO_CLASS:
-        raise ValueError(f"expected classes from 0 to {NO_CLASS}, got {given.min()} to {given.max()}")
+    if given.size and not -1 <= given.min() <= given.max() < 65535:
+        raise ValueError(f"expected classes from 0 to 65534, or -1 for none, got {given.min()} to {given.max()}")
     return given.astype("<u2").tobytes()
 
 
@@ -40,7 +39,8 @@ def unpack_classes(packed: bytes, n: int) -> Classes:
     """The N classes that `pack_classes` packed."""
     if len(packed) != 2 * n:
         raise ValueError(f"expected {2 * n} bytes for the classes of {n} images, got {len(packed)}")
-    return np.frombuffer(packed, "<u2").astype(np.int64)
+    found = np.frombuffer(packed, "<u2").astype(np.int64)
+    return np.where(found == 65535, -1, found)
 
 
 def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
@@ -49,6 +49,14 @@ def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
     Exact, and clean accuracy is within it, since robust means correct on the clean image too. Refused (InputError)
     where the rows differ in model, weights, images, protocol or budget set, or one saw only the survivors of another.
     """
+    expect_union(rows)
+    n = int(rows[0]["n"])
+    robust = np.logical_and.reduce([unpack(row["robust_bits"], n) for row in rows])
+    return int(robust.sum()), n, robust
+
+
+def expect_union(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses rows that have no union."""
     if not rows:
         raise InputError("expected at least one attack for a union, got none")
     for row in rows:
@@ -56,9 +64,18 @@ def union(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, Bits]:
             raise InputError(f"no union with {row['attack']}: it saw only the survivors of the attacks before it")
     for field, what in _SAME.items():
         same(rows, field, what)
-    n = int(rows[0]["n"])
-    robust = np.logical_and.reduce([unpack(row["robust_bits"], n) for row in rows])
-    return int(robust.sum()), n, robust
+    same(_by_set(rows), "budget_id", "budgets")
+
+
+def _by_set(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with the set that their budget is of: a perceptual budget's name may go on, SET+MODEL, with the model
+    whose features measure it (sweep.evaluation)."""
+    sets = {str(row["budget_id"]) for row in rows if row.get("budget_id") and row.get("family") != PERCEPTUAL}
+    found = []
+    for row in rows:
+        longer = [one for one in sets if str(row.get("budget_id")).startswith(f"{one}+")]
+        found.append({**row, "budget_id": longer[0]} if longer and row.get("family") == PERCEPTUAL else row)
+    return found
 
 
 _SAME = {
@@ -69,7 +86,6 @@ _SAME = {
     "images": "images",
     "n": "numbers of images",
     "protocol": "protocols",
-    "budget_id": "budgets",
 }
 
 
@@ -78,6 +94,8 @@ def same(rows: Sequence[Mapping[str, Any]], field: str, what: str) -> None:
     seen = {row.get(field): row for row in rows if row.get(field) is not None}
     if len(seen) > 1:
         a, b = list(seen.values())[:2]
-        raise InputError(
-            f"not comparable, different {what}: {a['attack']} has {a[field]!r}, {b['attack']} has {b[field]!r}"
+        apart = a.get("sweep_id") != b.get("sweep_id")
+        one, other = (
+            f"{row['attack']}{' of ' + row['sweep_id'] if apart else ''} has {row[field]!r}" for row in (a, b)
         )
+        raise InputError(f"not comparable, different {what}: {one}, {other}")

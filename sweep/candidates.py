@@ -55,11 +55,11 @@ def _of_sweep(store: Store, which: str) -> list[Candidate]:
     base, start = sweep.trial, store.folder.read("init.safetensors")
     if which == PRETRAINED:
         return [Candidate(Subject(hashed(start), None, PRETRAINED, "live", 0), start, start, base.init, base)]
-    found = _configuration(store, which)
+    found = configuration(store, which)
     made = []
     for row in found["runs"]:
         trial = sweep.configure(json.loads(found["params"]), row["seed"])
-        weights = store.folder.read(f"checkpoints/{row['key']}/model.safetensors")
+        weights = kept(store, found["number"], row["key"])
         about = Subject(
             row["key"], found["number"], found["method"], store.weights_of(row["key"]), trial.recipe().epochs
         )
@@ -67,7 +67,18 @@ def _of_sweep(store: Store, which: str) -> list[Candidate]:
     return made
 
 
-def _configuration(store: Store, which: str) -> dict[str, Any]:
+def kept(store: Store, number: int, key: str) -> bytes:
+    """The weights that a run left."""
+    try:
+        return store.folder.read(f"checkpoints/{key}/model.safetensors")
+    except FileNotFoundError:
+        raise InputError(
+            f"the model of trial {number} of {store.sweep_id} is not kept any more (`gc` removes them)"
+        ) from None
+
+
+def configuration(store: Store, which: str) -> dict[str, Any]:
+    """A finished configuration by its number, or the best one, as `Store.configurations` has it."""
     done = {str(one["number"]): one for one in sorted(store.configurations(), key=lambda one: int(one["number"]))}
     if which == BEST and (best := store.best()):
         return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,9 +14,10 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, trial
+from sweep import alternatives, datasets, engine, estimate, examples, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
+from sweep.control import Control, Limits
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
@@ -79,6 +80,26 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
     return store
 
 
+def outlook(sweep: Sweep, where: Where, price: float | None) -> list[dict[str, Any]]:
+    """What the sweep would take, timed on a worker of the cluster; see estimate.costs. Nothing is written."""
+    images = load(sweep.trial, where.data_root)
+    with engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose):
+        granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers)
+        cost = engine.wait([engine.remote(estimate.measure, granted, sweep, images)])[0]
+    return estimate.costs(sweep, images, cost, granted, price)
+
+
+def extend(store: Store, more: int) -> None:
+    """Plans `more` configurations on top of those that the sweep was to have; InputError where a grid has no more."""
+    document = store.document()
+    sweep = alternatives.reload(document["spec"])
+    trials = sweep.trials + more
+    if (grown := sweep.grown(trials)).trials < trials:
+        raise InputError(f"expected at most {grown.trials - sweep.trials} more trials of a grid, got {more}")
+    with Lease(store.folder):
+        store.amend({**document, "trials": trials, "spec": grown.model_dump(mode="json")})
+
+
 def load(base: TrialBase, data_root: str | None) -> Dataset:
     return datasets.load(
         base.dataset,
@@ -90,9 +111,16 @@ def load(base: TrialBase, data_root: str | None) -> Dataset:
     )
 
 
-def drive(store: Store, where: Where, progress: Progress, check: Callable[[], None] = lambda: None) -> None:
-    """Runs what is left of a sweep, then judges the pre-trained and the reported models on the test split. `check` is
-    called whenever a trial begins, reports or ends, and stops the sweep by raising."""
+def drive(
+    store: Store,
+    where: Where,
+    progress: Progress,
+    check: Callable[[], None] = lambda: None,
+    limits: Limits = Limits(),  # noqa: B008
+    retry_failed: bool = False,
+) -> None:
+    """Runs what is left of a sweep, within limits, then judges the pre-trained and the reported models on the test
+    split. `check` is called whenever a trial begins, reports or ends, and stops the sweep by raising."""
     document = store.document()
     sweep = alternatives.reload(document["spec"])
     images = load(sweep.trial, where.data_root)
@@ -119,9 +147,12 @@ def drive(store: Store, where: Where, progress: Progress, check: Callable[[], No
         if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
             engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
-        planner = Planner(job, _while_held(lease, progress.hear, check))
-        with progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
+        control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
+        planner = Planner(job, _while_held(lease, progress.hear, check), control, retry_failed)
+        with closing(control), progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
             engine.search(planner, job, images, init, granted)
+        if control.reason:
+            progress.say(f"no more trials begin: {control.reason}")
         progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
         reported = store.configurations()[: None if sweep.test == "all" else 1]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
@@ -174,9 +205,10 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     """Verdicts that are stored already are not reached again."""
     if job.store.judged(f"{about.trial}-test-"):
         return
-    verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers())
-    rows = trial.rows(base, about, "test", images, verdicts)
-    job.store.write_results(about.trial, f"test-{about.weights}", rows)
+    verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers(), keep_worst=True)
+    name = f"{examples.SPLIT}-{about.weights}"
+    job.store.write_examples(about.trial, name, examples.rows(about, base.seed, verdicts))
+    job.store.write_results(about.trial, name, trial.rows(base, about, examples.SPLIT, images, verdicts))
 
 
 def versions() -> dict[str, str]:

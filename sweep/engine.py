@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -37,8 +38,10 @@ for _name, _value in {**SILENCE, **KEEP_MEMORY}.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+import ray._private.worker  # noqa: E402
 import ray.train  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 from ray import tune  # noqa: E402
 from ray.train import ScalingConfig  # noqa: E402
 from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
@@ -54,6 +57,8 @@ T = TypeVar("T")
 
 MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""What `ray up` leaves on the head of a cluster that it makes."""
 REACH_SECONDS = 10.0
 """How long an address may take to answer."""
 
@@ -114,8 +119,9 @@ def _stay_on_loopback() -> None:
 
 def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) -> Resources:
     """What a worker gets on the cluster at hand: one GPU each where there are GPUs and `gpus` does not say otherwise.
-    Refuses what no node can give, and more trials at once than fit at least once."""
-    total = ray.cluster_resources()
+    Refuses what no node can give, and more trials at once than fit at least once. One that grows counts as grown."""
+    ours = ray._private.worker._global_node.is_head()
+    total = ray.cluster_resources() if ours else _grown(ray.cluster_resources())
     share = gpus if gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
     for kind, each in (("CPU", cpus), ("GPU", share)):
         if each * workers > total.get(kind, 0):
@@ -126,6 +132,23 @@ def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) 
     fits = int(total["CPU"] // (cpus * workers))
     fits = min(fits, int(total["GPU"] // (share * workers))) if share else fits
     return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits)
+
+
+def _grown(here: Mapping[str, float]) -> dict[str, float]:
+    """What the cluster has, or, on the head of one that `ray up` made, what it may grow to: Ray itself does not
+    say."""
+    try:
+        config = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
+        workers = {**config["available_node_types"]}
+        del workers[config["head_node_type"]]
+        counts = {name: min(kind.get("max_workers", 0), config["max_workers"]) for name, kind in workers.items()}
+    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return dict(here)
+    most = {
+        kind: sum(counts[name] * node["resources"].get(kind, 0) for name, node in workers.items())
+        for kind in ("CPU", "GPU")
+    }
+    return dict(here) | {kind: max(here.get(kind, 0), number) for kind, number in most.items()}
 
 
 def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Resources) -> None:

@@ -8,21 +8,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
 from attacks.errors import InputError
-from sweep import driver, engine, trial
+from sweep import driver, engine, examples, trial
 from sweep.candidates import Candidate, hashed
 from sweep.driver import Where
 from sweep.lease import Lease
 from sweep.progress import Progress
 from sweep.schema import EVALUATION
-from sweep.spec import START, TrialBase, digest
+from sweep.spec import START, TrialBase, digest, evaluation_base
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.units import CLEAN, Unit, attack_of, judge_unit, kept
@@ -30,18 +31,29 @@ from trainers import reliability
 from trainers.data import ImageSet
 from trainers.evaluate import Judged, Protocol, Verdict, slices, verdicts
 from trainers.reliability import Probe
+from trainers.worst import Broken, worst
 
 
 @dataclass(frozen=True)
 class Plan:
     """How candidates are judged. `base` holds data set, attacks, budgets, protocol and seed; `checked` the number of
-    images on which the evaluation is itself judged, 0 for none."""
+    images on which the evaluation is itself judged, 0 for none. `base` has the budgets already times `scale`."""
 
     base: TrialBase
     split: str
     images: ImageSet
     candidates: tuple[Candidate, ...]
     checked: int
+    scale: float = 1.0
+
+    def scaled(self, scale: float) -> Plan:
+        """This plan with every attack's epsilon so many times as large; refused where an attack cannot have it."""
+        if scale == self.scale:
+            return self
+        epsilons = {name: self.base.attack(name).epsilon * scale / self.scale for name in self.names}
+        document = self.base.model_dump(mode="json")
+        base = evaluation_base(document | {"epsilons": {**document["epsilons"], **epsilons}})
+        return replace(self, base=base, scale=scale)
 
     @property
     def protocol(self) -> Protocol:
@@ -81,6 +93,7 @@ def create(plan: Plan, storage: Storage, evaluation_id: str) -> Store:
         "seed": base.seed,
         "trials": 0,
         "spec": plan.document,
+        "scale": plan.scale,
         "versions": driver.versions(),
         "revision": driver.revision(),
     }
@@ -91,18 +104,20 @@ def create(plan: Plan, storage: Storage, evaluation_id: str) -> Store:
     return store
 
 
-def drive(store: Store, plan: Plan, where: Where, progress: Progress) -> None:
-    """Judges what is not judged yet, and writes the rows."""
-    missing = [one for one in plan.candidates if not _written(store, one, plan.split)]
-    if not missing:
+def drive(work: Sequence[tuple[Store, Plan]], where: Where, progress: Progress) -> None:
+    """Judges what is not judged yet, and writes the rows. All plans are on the same images."""
+    left = [(store, plan, one) for store, plan in work for one in plan.candidates if not _written(store, one, plan)]
+    if not left:
         return
-    with Lease(store.folder), engine.cluster(where.address, workers=1, verbose=where.verbose):
+    with ExitStack() as held:
+        for store in dict.fromkeys(store for store, *_ in left):
+            held.enter_context(Lease(store.folder))
+        held.enter_context(engine.cluster(where.address, workers=1, verbose=where.verbose))
         granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, 1)
-        images = engine.shared(plan.images)
-        total = sum(unit.cost for unit in units(plan)) * len(missing)
-        with progress.judging(total):
-            for one in missing:
-                _judge(store, plan, one, granted, images, progress)
+        images = engine.shared(left[0][1].images)
+        held.enter_context(progress.judging(sum(unit.cost for _, plan, _ in left for unit in units(plan))))
+        for store, plan, one in left:
+            _judge(store, plan, one, granted, images, progress)
 
 
 def units(plan: Plan) -> list[Unit]:
@@ -128,34 +143,62 @@ def _judge(
 ) -> None:
     """All units of one model, then its rows."""
     key, weights, start = one.about.trial, engine.shared(one.weights), engine.shared(one.start)
-    done: dict[Unit, Judged] = {}
-    work = units(plan)
+    done, work, keep = _Done(), units(plan), plan.split == examples.SPLIT
     for stage in ([u for u in work if u.name == CLEAN], [u for u in work if u.name != CLEAN]):
         started = {}
         for unit in stage:
             if (judged := kept(store.folder, unit, key)) is not None:
-                done[unit] = judged
+                done.add(unit, judged)
                 progress.judged(unit.cost, here=False)
                 continue
-            clean = next((j for u, j in done.items() if u.name == CLEAN and u.first == unit.first), None)
-            task = engine.remote(judge_unit, granted, store.folder, key, plan.base, unit, weights, start, images, clean)
-            started[task] = unit
+            given = (store.folder, key, plan.base, unit, weights, start, images, done.clean(unit), keep)
+            started[engine.remote(judge_unit, granted, *given)] = unit
         for unit, judged in engine.as_completed(started):
-            done[unit] = judged
+            done.add(unit, judged)
             progress.judged(unit.cost, f"{one.about.method}: {unit.label}")
-    store.write_results(key, f"{plan.split}-{one.about.weights}", _rows(plan, one, done))
+    found, name = _verdicts(plan, done), f"{plan.split}-{one.about.weights}"
+    if keep:
+        store.write_examples(key, name, examples.rows(one.about, plan.base.seed, found))
+    store.write_results(key, name, _rows(plan, one, found))
     store.folder.delete(f"units/{key}")
 
 
-def _rows(plan: Plan, one: Candidate, done: dict[Unit, Judged]) -> list[dict[str, Any]]:
-    """The `results` rows of one model, with their flags."""
+@dataclass
+class _Done:
+    """What is judged of one model; of the worst images of an attack, those of all its units so far."""
+
+    judged: dict[Unit, Judged] = field(default_factory=dict)
+    worst: dict[str, tuple[Broken, ...]] = field(default_factory=dict)
+
+    def add(self, unit: Unit, judged: Judged) -> None:
+        self.worst[unit.name] = worst((*self.worst.get(unit.name, ()), *judged.worst))
+        self.judged[unit] = replace(judged, worst=())
+
+    def clean(self, unit: Unit) -> Judged | None:
+        """The clean verdicts of a unit's images."""
+        return next((j for u, j in self.judged.items() if u.name == CLEAN and u.first == unit.first), None)
+
+    def of(self, name: str, probe: Probe | None) -> list[Judged]:
+        mine = [unit for unit in self.judged if unit.name == name and unit.probe == probe]
+        return [self.judged[unit] for unit in sorted(mine, key=lambda unit: unit.first)]
+
+
+def _verdicts(plan: Plan, done: _Done) -> list[Verdict]:
+    """The verdicts on one model, with their flags and the worst images."""
     found: list[Verdict] = []
     used = {name: attack_of(plan.base, Unit(name, 0, 0, 0)) for name in plan.names}
     for name in (CLEAN, *plan.names):
-        found += verdicts(name, used.get(name), _of(done, name, None))
-    probed = {p: torch.cat([j.robust for j in _of(done, p.attack, p)]) for p in {u.probe for u in done} if p}
+        found += verdicts(name, used.get(name), done.of(name, None))
+    probed = {p: torch.cat([j.robust for j in done.of(p.attack, p)]) for p in {u.probe for u in done.judged} if p}
     doubts = reliability.doubts(found, used, probed)
-    found = [replace(one, flags=tuple(sorted({*one.flags, *doubts[one.attack]}))) for one in found]
+    return [
+        replace(v, flags=tuple(sorted({*v.flags, *doubts[v.attack]})), worst=done.worst.get(v.attack, ()))
+        for v in found
+    ]
+
+
+def _rows(plan: Plan, one: Candidate, found: list[Verdict]) -> list[dict[str, Any]]:
+    """The `results` rows of one model."""
     architecture = one.architecture
     model = plan.base.model.model_copy(update={"name": architecture["name"], "width": architecture["width"]})
     base = plan.base.model_copy(update={"model": model, "init": one.init})
@@ -166,10 +209,5 @@ def _rows(plan: Plan, one: Candidate, done: dict[Unit, Judged]) -> list[dict[str
     return rows
 
 
-def _of(done: dict[Unit, Judged], name: str, probe: Probe | None) -> list[Judged]:
-    mine = [unit for unit in done if unit.name == name and unit.probe == probe]
-    return [done[unit] for unit in sorted(mine, key=lambda unit: unit.first)]
-
-
-def _written(store: Store, one: Candidate, split: str) -> bool:
-    return store.judged(f"{one.about.trial}-{split}-{one.about.weights}.")
+def _written(store: Store, one: Candidate, plan: Plan) -> bool:
+    return store.judged(f"{one.about.trial}-{plan.split}-{one.about.weights}.")

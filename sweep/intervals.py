@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 _CHUNK = 1 << 22  # numbers drawn at once
+_ROUND_OFF = 1e-9
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -31,28 +33,45 @@ def bootstrap(
 
 
 def resample(groups: Sequence[Floats], resamples: int = 2000, seed: int = 0) -> Floats:
-    """Means (groups, resamples) of groups (seeds, images) over the same images.
+    """Means (groups, resamples) of groups (seeds, images) over the same images."""
+    drawn = Draws.of(groups[0].shape[1], [len(group) for group in groups], resamples, seed)
+    return np.asarray([drawn.means(k, group[None])[0] for k, group in enumerate(groups)])
 
-    A resample draws the images once, for all groups and seeds, and then each group's seeds. Images are drawn as counts,
-    so all means of a resample are one matrix product: 2 * resamples * images * (all seeds) operations.
+
+@dataclass(frozen=True)
+class Draws:
+    """Which images, for all groups and their seeds, and then which of its seeds each group has, in each resample: as
+    counts, so that all means of a group are one matrix product of 2 * resamples * images * seeds operations a column.
     """
-    rng = np.random.default_rng(seed)
-    stacked = np.concatenate(groups)
-    n = stacked.shape[1]
-    by_seed = []
-    for start in range(0, resamples, step := max(1, _CHUNK // n)):
-        count = min(step, resamples - start)
-        drawn = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        by_seed.append(np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n) @ stacked.T / n)
-    parts = np.split(np.concatenate(by_seed), np.cumsum([len(group) for group in groups])[:-1], axis=1)
-    return np.asarray([_over_seeds(rng, part) for part in parts], np.float64)
+
+    images: npt.NDArray[np.uint16]  # (resamples, images)
+    seeds: list[npt.NDArray[np.int64]]  # by group, (resamples, seeds)
+
+    @classmethod
+    def of(cls, images: int, seeds: Sequence[int], resamples: int = 2000, seed: int = 0) -> Draws:
+        rng = np.random.default_rng(seed)
+        counts = []
+        for start in range(0, resamples, step := max(1, _CHUNK // images)):
+            size = min(step, resamples - start)
+            drawn = rng.integers(0, images, (size, images)) + images * np.arange(size)[:, None]
+            counts.append(np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images).astype(np.uint16))
+        by_group = [rng.multinomial(n, np.full(n, 1 / n), resamples) for n in seeds]
+        return cls(np.concatenate(counts), by_group)
+
+    def means(self, group: int, scores: Floats) -> Floats:
+        """Means (columns, resamples) of a group's scores (columns, seeds, images)."""
+        columns, seeds, n = scores.shape
+        flat = scores.reshape(-1, n).T
+        resamples, step = len(self.images), max(1, _CHUNK // n)
+        parts = [self.images[start : start + step] @ flat for start in range(0, resamples, step)]
+        by_seed = np.concatenate(parts).reshape(resamples, columns, seeds)
+        return np.asarray(np.einsum("rcs,rs->cr", by_seed, self.seeds[group]) / (n * seeds), np.float64)
 
 
-def _over_seeds(rng: np.random.Generator, means: Floats) -> Floats:
-    """(resamples, seeds) to (resamples,): the mean over as many seeds, drawn again."""
-    seeds = means.shape[1]
-    counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), len(means))
-    return np.asarray((means * counts).sum(1) / seeds, np.float64)
+def holding_zero(differences: Floats, level: float = 0.95) -> npt.NDArray[np.bool_]:
+    """Of resampled differences (columns, resamples): whether the interval of each holds 0."""
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return np.asarray((low <= _ROUND_OFF) & (high >= -_ROUND_OFF))
 
 
 def percentiles(means: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from sweep.control import Control
 from sweep.search import searcher
 from sweep.store import COMPLETE, FAILED, overall
 from sweep.trial import Job, Task
@@ -27,9 +28,9 @@ class Planner(Searcher):
     work is not run twice: a run whose key has ended already, or is running, takes that one's outcome.
     """
 
-    def __init__(self, job: Job, listen: Listener) -> None:
+    def __init__(self, job: Job, listen: Listener, control: Control, retry_failed: bool = False) -> None:
         super().__init__()
-        self.job, self.listen = job, listen
+        self.job, self.listen, self.control = job, listen, control
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
         self.search = searcher(self.sweep)
         self.errors: dict[str, str] = {}
@@ -39,10 +40,11 @@ class Planner(Searcher):
         self.pending: list[Task] = []
         self.plans: list[list[Task]] = []
         self.ended: dict[tuple[int, str], Mapping[str, Any]] = {}
-        self._replay()
+        self._replay({FAILED} if retry_failed else set())
 
-    def _replay(self) -> None:
-        ended = {(row["number"], row["key"]): row for row in self.job.store.ended()}
+    def _replay(self, again: Collection[str]) -> None:
+        """What earlier drivers planned and ended; runs that ended in one of the states `again` are to be run anew."""
+        ended = {(row["number"], row["key"]): row for row in self.job.store.ended() if row["state"] not in again}
         for plan in self.job.store.plans():
             tasks = [Task(plan["number"], plan["params"], **run) for run in plan["runs"]]
             self.search.replay(plan["number"], plan["params"])
@@ -58,6 +60,7 @@ class Planner(Searcher):
         if row["state"] in (COMPLETE, FAILED):
             self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
+        self.control.ended(row)
         self._owe_replay(task, row)
         rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
         if all(rows):
@@ -78,7 +81,7 @@ class Planner(Searcher):
             self.pending.append(control)
 
     def suggest(self, trial_id: str) -> Any:
-        while (task := self._next()) is not None:
+        while not self.control.reason and (task := self._next()) is not None:
             if task.key in self.outcomes:
                 self._commit(task, self.outcomes[task.key])
             elif any(task.key == other.key for other in self.running.values()):
@@ -87,7 +90,8 @@ class Planner(Searcher):
                 self.running[trial_id] = task
                 self.listen("start", task, {})
                 return {"task": asdict(task)}
-        return None if self.running and self.sweep.controls else Searcher.FINISHED
+        more = self.sweep.controls and not self.control.reason
+        return None if self.running and more else Searcher.FINISHED
 
     def _next(self) -> Task | None:
         if not self.pending and len(self.plans) < self.sweep.trials:
@@ -140,8 +144,9 @@ class Planner(Searcher):
         return len(self.ended)
 
     def listener(self) -> tune.Callback:
-        """Remembers why a trial's process failed: Tune tells a searcher only that it did."""
-        return _Errors(self.errors)
+        """Remembers why a trial's process failed, since Tune tells a searcher only that it did; and looks, while trials
+        run, what was asked of the driver."""
+        return _Listener(self.errors, self.control)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, for the snapshots that Tune makes and nobody reads: the sweep's folder is the truth."""
@@ -154,9 +159,12 @@ class Planner(Searcher):
         """Nothing: see `__getstate__`."""
 
 
-class _Errors(tune.Callback):
-    def __init__(self, errors: dict[str, str]) -> None:
-        self.errors = errors
+class _Listener(tune.Callback):
+    def __init__(self, errors: dict[str, str], control: Control) -> None:
+        self.errors, self.control = errors, control
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self.control.poll()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         lines = str(trial.get_pickled_error() or trial.get_error() or "").strip().splitlines()

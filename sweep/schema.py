@@ -95,7 +95,7 @@ RESULTS = {  # one row per trial, weights, epoch, split, attack
     "flags": pa.list_(_TEXT),  # reasons to doubt it: docs/attacks.md
     "robust_bits": pa.binary(),  # bits.pack: one bit per image, in the order of `images`
     "norm": _TEXT,  # linf | l2 | l1, of an attack that bounds one
-    "predicted": pa.binary(),  # bits.pack_classes: the class given to the image that decided; null for a stage
+    "predicted": pa.binary(),  # bits.pack_classes: given to the image that decided, -1: no number; null for a stage
     "labels": pa.binary(),  # bits.pack_classes: the true classes, of 'clean' only
 }
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import optuna
+import optuna.importance
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -20,6 +22,13 @@ from sweep.settings import METHOD
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
+
+FANOVA, PED_ANOVA = "fanova", "ped-anova"
+EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]] = {
+    FANOVA: lambda seed: optuna.importance.FanovaImportanceEvaluator(seed=seed),
+    PED_ANOVA: lambda seed: optuna.importance.PedAnovaImportanceEvaluator(),
+}
+"""Of the importance of parameters; each from a seed."""
 
 
 class Searcher(Protocol):
@@ -35,6 +44,11 @@ class Searcher(Protocol):
 def searcher(sweep: Sweep) -> Searcher:
     if sweep.searcher == GRID:
         return Grid(sweep)
+    return study(sweep)
+
+
+def study(sweep: Sweep) -> Study:
+    """The search as Optuna sees it, without trials."""
     spaces = {name: (one.search, one.defaults()) for name, one in sweep.alternatives.items()}
     return Study(spaces, sweep.trial.seed, sweep.searcher)
 
@@ -91,14 +105,16 @@ class Study:
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
         assert number == len(self._study.trials), "trials are replayed in the order of their numbers"
+        self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
+
+    def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """A configuration as Optuna's `params` and `distributions`."""
         name = self._name(params)
         space = self._methods | {a: _distribution(d) for a, d in self.spaces[name][0].items()}
-        trial = optuna.create_trial(
-            state=TrialState.RUNNING,
-            params={self._key(name, address): value for address, value in params.items()},
-            distributions={self._key(name, address): space[address] for address in params},
-        )
-        self._study.add_trial(trial)
+        return {
+            "params": {self._key(name, address): value for address, value in params.items()},
+            "distributions": {self._key(name, address): space[address] for address in params},
+        }
 
     def _name(self, params: Mapping[str, Any]) -> str:
         return str(params.get(METHOD, self._names[0]))
@@ -107,6 +123,41 @@ class Study:
         usable = state == "COMPLETE" and value is not None and math.isfinite(value)
         outcome = STATES[state] if usable or state != "COMPLETE" else TrialState.FAIL
         self._study.tell(number, value if usable else None, state=outcome, skip_if_finished=True)
+
+    def importances(self, evaluator: str) -> dict[str, float] | None:
+        """Parameter -> how important it is among all, by Optuna, over the COMPLETE trials; the shares add to 1, but for
+        an evaluator that finds no parameter to matter. Those of several alternatives are `NAME: ADDRESS`, and METHOD
+        is the choice between them.
+
+        `ped-anova` takes each parameter over the trials that have it (conditional PED-ANOVA, arXiv 2601.20800).
+        `fanova` needs all parameters in all trials: those of the alternatives that a trial is not of stand at their
+        defaults. None where all values are equal.
+        """
+        complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if len({trial.value for trial in complete}) < 2:
+            return None
+        space = self._distributions()
+        defaults: dict[str, Any] = {}
+        for name in self._names if evaluator == FANOVA else ():
+            defaults |= self._defaults(name)
+        made = optuna.create_study(direction="maximize")
+        for trial in complete:
+            params = defaults | trial.params
+            distributions = {key: space[key] for key in params}
+            made.add_trial(optuna.create_trial(params=params, distributions=distributions, value=trial.value))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of few trials: whoever asks is told how many there are
+            found = EVALUATORS[evaluator](self.seed).evaluate(made)
+        total = sum(found.values())
+        return {name: float(share / total) if total else 0.0 for name, share in found.items()}
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        """Of all parameters of all alternatives."""
+        return dict(self._methods) | {
+            self._key(name, address): _distribution(d)
+            for name, (search, _) in self.spaces.items()
+            for address, d in search.items()
+        }
 
     def _key(self, name: str, address: str) -> str:
         """An alternative's address among Optuna's parameters: two may search the same one differently."""

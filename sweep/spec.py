@@ -12,10 +12,12 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     create_model,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from torch import nn
@@ -37,6 +39,7 @@ from sweep.settings import (
 from trainers import evaluate, methods, sources
 from trainers.models import default_width, io, models
 from trainers.models.foreign import load_robustbench
+from trainers.models.layers import activation_of
 from trainers.parts import PARTS
 from trainers.pretrain import NORMS, Pretraining
 from trainers.recipe import Recipe
@@ -52,15 +55,18 @@ def _one_of(check: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(known)
 
 
+RELU = "relu"
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 AttackName = Annotated[str, _one_of(ATTACKS.get)]
 
 
 class Model(Strict):
-    """`width` is the network's own where none is given."""
+    """`width` is the network's own where none is given. `activation` is that of a model made here; it is
+    written, and so part of a trial's key, where it is not relu."""
 
     name: Annotated[str, _one_of(models.get)] = "preact-resnet-18"
     width: Count = 64
+    activation: Annotated[str, _one_of(activation_of)] = RELU
 
     @model_validator(mode="before")
     @classmethod
@@ -69,13 +75,28 @@ class Model(Strict):
             return given
         return {**given, "width": default_width(given["name"])}
 
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> Document:
+        document: Document = dump(self)
+        if self.activation == RELU:
+            del document["activation"]
+        return document
+
 
 class Evaluation(Strict):
-    """`protocol` and `num_steps`: trainers.evaluate. Images are judged `batch_size` at a time."""
+    """`protocol` and `num_steps`: trainers.evaluate. Images are judged `batch_size` at a time. `every`: a trial judges
+    the validation images after every so many epochs too, 0: at its end only. It decides nothing: a document leaves out
+    0, a key leaves it out."""
 
     protocol: Annotated[str, _one_of(evaluate.protocol)] = "quick"
     num_steps: Count | None = None
     batch_size: Count = 128
+    every: Annotated[Whole, Field(ge=0)] = 0
+
+    @model_serializer(mode="wrap")
+    def _said(self, usual: SerializerFunctionWrapHandler) -> Document:
+        document: Document = usual(self)
+        return document if self.every else {key: value for key, value in document.items() if key != "every"}
 
     def resolved(self) -> evaluate.Protocol:
         return evaluate.protocol(self.protocol, self.num_steps)
@@ -175,7 +196,8 @@ class TrialBase(Strict):
 
     def key(self, *, init: str, fingerprint: str) -> str:
         """The name of this work: equal work, on equal data from an equal starting model, has an equal key."""
-        return digest({"trial": self.model_dump(mode="json"), "init": init, "data": fingerprint})
+        decides = self.model_dump(mode="json", exclude={"evaluation": {"every"}})
+        return digest({"trial": decides, "init": init, "data": fingerprint})
 
 
 S = TypeVar("S", bound=BaseModel)

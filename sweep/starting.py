@@ -73,6 +73,7 @@ def fresh_model(base: TrialBase, images: Dataset) -> torch.nn.Module:
         in_channels=images.shape[0],
         width=base.model.width,
         seed=base.seed,
+        activation=base.model.activation,
     )
 
 

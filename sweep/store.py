@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from attacks.errors import InputError, unknown
 from sweep import schema
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -77,6 +77,10 @@ class Store:
             raise unknown("sweep", self.sweep_id, sweep_ids(self.storage)) from None
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
+
+    def amend(self, document: Row) -> None:
+        """Writes sweep.json over the one that is there: for whoever holds the sweep's lease."""
+        self.folder.write("sweep.json", _json(document))
 
     def write_plan(self, number: int, plan: Row) -> None:
         """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
@@ -363,7 +367,10 @@ def _warn(what: str, found: Row, skipped: Mapping[str, str]) -> None:
 
 
 def _check_verdicts(row: Row) -> None:
-    """A row whose count and bits disagree is a bug of the writer."""
+    """A row whose count and bits disagree, or that has not a class for each image, is a bug of the writer."""
+    for name in ("predicted", "labels"):
+        if row.get(name) is not None:
+            unpack_classes(row[name], row["n"])
     if row.get("robust_bits") is not None:
         count = int(unpack(row["robust_bits"], row["n"]).sum())
         if count != row["n_robust"]:

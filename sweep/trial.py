@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ import attacks
 from attacks.errors import InputError
 from sweep import alternatives, tables
 from sweep.alternatives import Sweep
-from sweep.bits import pack
+from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
@@ -24,6 +25,7 @@ from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import FLAGS, Verdict, evaluate
 from trainers.models import io
+from trainers.parts import State
 from trainers.recipe import Recipe
 from trainers.step import Diverged
 from trainers.workers import Workers
@@ -157,7 +159,8 @@ def _train_and_judge(
     trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
-    fitted = fine_tune(job, task, trial, model, reference, train, workers, report)
+    look = _each_epoch(job, task, trial, reference, images.val, workers)
+    fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
         return None
     if fitted.averaged is not None:
@@ -180,6 +183,7 @@ def fine_tune(
     train: ImageSet,
     workers: Workers,
     report: Report,
+    look: loop.Look | None = None,
 ) -> loop.Fitted:
     """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
     method = trial.compose()
@@ -200,8 +204,43 @@ def fine_tune(
         prior=prior(job, trial, model, reference, train) if method.sampler.needs_prior else None,
         files=_folder(job, task),
         report=told,
+        look=look,
         workers=workers,
     )
+
+
+def _each_epoch(
+    job: Job, task: Task, trial: TrialBase, reference: nn.Module, images: ImageSet, workers: Workers
+) -> loop.Look | None:
+    """Judges the images after every so many epochs, if the trial wants that: the live weights, and the averaged ones
+    where there are some. What is stored is not judged again, and of the last epoch what the trial is judged by at its
+    end is left to that."""
+    every, last = trial.evaluation.every, trial.recipe().epochs
+    if not every:
+        return None
+    shown = copy.deepcopy(reference)
+
+    def look(epoch: int, model: nn.Module, averaged: State | None) -> None:
+        found = {"live": model.state_dict()} | ({} if averaged is None else {"averaged": averaged})
+        if epoch == last:
+            found.popitem()
+        for weights, state in found.items() if epoch % every == 0 else ():
+            name = f"epoch-{epoch}-val-{weights}"
+            if _is_stored(job, f"{task.key}-{name}", workers):
+                continue
+            shown.load_state_dict(state)
+            verdicts = judge(trial, shown, reference, images, workers)
+            if workers.rank == 0:
+                about = replace(job.subject(task, weights), epoch=epoch)
+                job.store.write_results(task.key, name, rows(trial, about, "val", images, verdicts))
+
+    return look
+
+
+def _is_stored(job: Job, name: str, workers: Workers) -> bool:
+    """Whether rank 0 finds these results: workers that disagreed would wait for one another."""
+    here = job.store.folder.exists(f"parquet/results/{name}.parquet")
+    return bool(workers.from_first(torch.tensor(float(here)), device()))
 
 
 def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
@@ -247,13 +286,20 @@ def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, tr
 
 
 def judge(
-    trial: TrialBase, model: nn.Module, reference: nn.Module, images: ImageSet, workers: Workers
+    trial: TrialBase,
+    model: nn.Module,
+    reference: nn.Module,
+    images: ImageSet,
+    workers: Workers,
+    keep_worst: bool = False,
 ) -> list[Verdict]:
-    """The verdicts of every attack of the trial, each worker judging its share of the images."""
+    """The verdicts of every attack of the trial, each worker judging its share of the images. `keep_worst`, by one
+    worker: each with the images that it broke worst."""
     mine = images.subset(torch.arange(len(images))[workers.share(len(images))]).to(device())
     settings = trial.evaluation
     own = {name: trial.attack(name, reference) for name in settings.resolved().names(trial.attacks)}
-    verdicts = evaluate(model, mine, own, protocol=settings.resolved(), seed=trial.seed, batch_size=settings.batch_size)
+    how: dict[str, Any] = {"protocol": settings.resolved(), "seed": trial.seed, "batch_size": settings.batch_size}
+    verdicts = evaluate(model, mine, own, **how, keep_worst=keep_worst)
     # A worker whose share has nothing left to attack sees no stages: several workers would wait for one another.
     shared = (verdict for verdict in verdicts if workers.count == 1 or not verdict.conditional)
     return [_of_all(verdict, len(images), workers) for verdict in shared]
@@ -263,14 +309,17 @@ def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     if workers.count == 1:
         return verdict
     assert verdict.mean_loss is not None, "stages were left out"
+    assert verdict.predicted is not None, "stages were left out"
 
     def whole(mine: float) -> Tensor:
         """A number of each worker's share, for each image."""
         return workers.whole(torch.full_like(verdict.robust, mine, dtype=torch.float).to(device()), n)
 
     robust = workers.whole(verdict.robust.float().to(device()), n).cpu() > 0
+    predicted = workers.whole(verdict.predicted.to(device()), n).cpu()
     flags = tuple(flag for flag in FLAGS if bool(whole(flag in verdict.flags).any()))
-    return replace(verdict, robust=robust, mean_loss=float(whole(verdict.mean_loss).mean()), flags=flags)
+    mean_loss = float(whole(verdict.mean_loss).mean())
+    return replace(verdict, robust=robust, predicted=predicted, mean_loss=mean_loss, flags=flags)
 
 
 @dataclass(frozen=True)
@@ -299,7 +348,8 @@ def rows(
         "budget_id": budget_id(trial),
         "attack_seed": trial.seed,
     }
-    return [shared | _verdict_row(verdict) for verdict in verdicts]
+    clean = {"labels": pack_classes(images.labels.cpu().numpy()), "budget_id": None}
+    return [shared | _verdict_row(verdict) | (clean if verdict.attack == "clean" else {}) for verdict in verdicts]
 
 
 _COLUMNS = ("attack", "family", "norm", "epsilon", "num_steps", "mean_loss", "seconds", "conditional")
@@ -309,7 +359,7 @@ def _verdict_row(verdict: Verdict) -> dict[str, Any]:
     n, n_robust = len(verdict.robust), int(verdict.robust.sum())
     row = {name: getattr(verdict, name) for name in _COLUMNS} | {"flags": list(verdict.flags)}
     row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
-    return row | ({"budget_id": None} if verdict.attack == "clean" else {})
+    return row | {"predicted": None if verdict.predicted is None else pack_classes(verdict.predicted.numpy())}
 
 
 def budget_id(trial: TrialBase) -> str:

@@ -22,3 +22,12 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip("needs real data sets under $SWEEP_DATA")
     return root
+
+
+@pytest.fixture
+def reference(real_data: Path) -> Path:
+    """The folder of the papers' numbers, beside the real data sets; without one the test is skipped."""
+    folder = real_data.parent / "reference"
+    if not folder.is_dir():
+        pytest.skip(f"needs the papers' numbers in {folder}")
+    return folder

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from attacks.errors import InputError, unknown
 from attacks.noise import derive
 from attacks.precision import exact_fp32
 from trainers.data import ImageSet
+from trainers.worst import Broken, of_batch, worst
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ FLAGS = (NON_FINITE, STOCHASTIC, WEAK)
 @dataclass(frozen=True)
 class Verdict:
     """`robust` (N,) bool on the CPU: right on the clean image and on the adversarial one. `mean_loss` is the mean over
-    all N images of the cross entropy of the image that decided (the clean one where that is already wrong); None, and
-    no seconds, for a stage of an attack (`conditional`: it saw only what the stages before it had left).
-    `flags`: reasons to doubt it."""
+    all N images of the cross entropy of the image that decided (the clean one where that is already wrong), `predicted`
+    (N,) the class that the model gave to that image, NO_CLASS where no logit was a number: `robust` where it is the
+    label. Neither, and no seconds, for a stage of an attack (`conditional`: it saw only what the stages before it had
+    left). `flags`: reasons to doubt it. `worst`: what it broke with the highest loss, where that was asked for."""
 
     attack: str
     family: str
@@ -84,6 +87,11 @@ class Verdict:
     flags: tuple[str, ...] = ()
     conditional: bool = False
     norm: str | None = None
+    predicted: Tensor | None = None
+    worst: tuple[Broken, ...] = ()
+
+
+NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,11 @@ class Judged:
 
     robust: Tensor
     loss: Tensor
+    predicted: Tensor
     flags: frozenset[str]
     seconds: float
     stages: tuple[tuple[str, Tensor], ...] = ()
+    worst: tuple[Broken, ...] = ()
 
 
 def evaluate(
@@ -105,6 +115,7 @@ def evaluate(
     protocol: Protocol,
     seed: int,
     batch_size: int = 128,
+    keep_worst: bool = False,
 ) -> Iterator[Verdict]:
     """Yields the verdicts of "clean", then of every attack, each followed by those of its stages. Images that the model
     gets wrong when clean are not attacked, and under `any_iterate` an image leaves the attack once it is broken:
@@ -118,10 +129,11 @@ def evaluate(
     yield from verdicts("clean", None, clean)
     for name, attack in attacks.items():
         used = protocol.attack(attack)
-        judged = [
-            judge_attacked(model, images, rows, used, name, before, any_iterate=protocol.any_iterate, seed=seed)
+        how: dict[str, Any] = {"any_iterate": protocol.any_iterate, "seed": seed, "keep_worst": keep_worst}
+        judged = (
+            judge_attacked(model, images, rows, used, name, before, **how)
             for rows, before in zip(batches, clean, strict=True)
-        ]
+        )
         yield from verdicts(name, used, judged)
 
 
@@ -135,10 +147,10 @@ def judge_clean(model: nn.Module, images: ImageSet, rows: Tensor) -> Judged:
     start = perf_counter()
     x, y = images.floats(rows), images.labels[rows]
     with exact_fp32():
-        right, loss, logits = _judge(model, x, y)
-        again = _judge(model, x, y)[2]
-    flags = _flags(logits) | ({STOCHASTIC} if _differ(logits, again) else set())
-    return Judged(right.cpu(), loss.cpu(), frozenset(flags), perf_counter() - start)
+        found, again = _judge(model, x, y), _judge(model, x, y)
+    flags = _flags(found.logits) | ({STOCHASTIC} if _differ(found.logits, again.logits) else set())
+    seconds = perf_counter() - start
+    return Judged(found.right.cpu(), found.loss.cpu(), found.predicted.cpu(), frozenset(flags), seconds)
 
 
 def judge_attacked(
@@ -151,28 +163,44 @@ def judge_attacked(
     *,
     any_iterate: bool,
     seed: int,
+    keep_worst: bool = False,
 ) -> Judged:
     """One batch under an attack, which sees the images that are right when clean. `name` keys the draws."""
     start, right = perf_counter(), clean.robust
-    robust, loss, flags, stages = right.clone(), clean.loss.clone(), clean.flags, []
-    if bool(right.any()):
-        view, (still, losses, logits) = _attacked(model, images, rows[right], name, attack, any_iterate, seed)
-        robust[right], loss[right], flags = still.cpu(), losses.cpu(), flags | _flags(logits)
-        for stage, left in view.stages:
-            whole = right.clone()
-            whole[right] = left.cpu()
-            stages.append((stage, whole))
-    return Judged(robust, loss, flags, perf_counter() - start, tuple(stages))
+    if not bool(right.any()):
+        return replace(clean, seconds=perf_counter() - start)
+    view, found = _attacked(model, images, rows[right], name, attack, any_iterate, seed)
+
+    def whole(of_clean: Tensor, attacked: Tensor) -> Tensor:
+        made = of_clean.clone()
+        made[right] = attacked.cpu()
+        return made
+
+    return Judged(
+        whole(right, found.right),
+        whole(clean.loss, found.loss),
+        whole(clean.predicted, found.predicted),
+        clean.flags | _flags(found.logits),
+        perf_counter() - start,
+        tuple((stage, whole(right, left)) for stage, left in view.stages),
+        of_batch(images, rows[right], view.x, ~found.right, found.loss, found.predicted) if keep_worst else (),
+    )
 
 
-def verdicts(name: str, attack: Attack | None, judged: Sequence[Judged]) -> Iterator[Verdict]:
+def verdicts(name: str, attack: Attack | None, batches: Iterable[Judged]) -> Iterator[Verdict]:
     """The verdict that the batches add up to, then those of the attack's stages; no attack for "clean"."""
+    judged: list[Judged] = []
+    kept: tuple[Broken, ...] = ()
+    for one in batches:
+        kept = worst((*kept, *one.worst))
+        judged.append(replace(one, worst=()))
     found = frozenset().union(*(one.flags for one in judged))
     flags = tuple(sorted(found | {WEAK} if attack is not None and attack.weak else found))
     about = ("clean", 0.0, 0) if attack is None else (attack.family, attack.epsilon, attack.num_steps)
     norm = None if attack is None else attack.norm
     robust, loss = torch.cat([one.robust for one in judged]), torch.cat([one.loss for one in judged])
-    yield Verdict(name, *about, robust, float(loss.mean()), sum(one.seconds for one in judged), flags, norm=norm)
+    given, seconds = torch.cat([one.predicted for one in judged]), sum(one.seconds for one in judged)
+    yield Verdict(name, *about, robust, float(loss.mean()), seconds, flags, norm=norm, predicted=given, worst=kept)
     stages: dict[str, list[Tensor]] = {stage: [] for one in judged for stage, _ in one.stages}
     for one in judged:
         held = dict(one.stages)
@@ -189,7 +217,7 @@ def correct_by_attack(
     correct = torch.zeros(len(images), len(attacks), dtype=torch.bool, device=images.images.device)
     for j, (name, attack) in enumerate(attacks.items()):
         for rows in slices(len(images), batch_size):
-            correct[rows, j] = _attacked(model, images, rows, name, attack, False, seed)[1][0]
+            correct[rows, j] = _attacked(model, images, rows, name, attack, False, seed)[1].right
     return correct.cpu()
 
 
@@ -198,13 +226,18 @@ def image_seeds(ids: Tensor, seed: int, attack: str) -> Tensor:
     return derive(ids, seed, *attack.encode())
 
 
-Judgement = tuple[Tensor, Tensor, Tensor]
-"""Is it right, the cross entropy, the logits."""
+class _Judgement(NamedTuple):
+    """Is it right, the cross entropy, the class given, the logits."""
+
+    right: Tensor
+    loss: Tensor
+    predicted: Tensor
+    logits: Tensor
 
 
 def _attacked(
     model: nn.Module, images: ImageSet, rows: Tensor, name: str, attack: Attack, any_iterate: bool, seed: int
-) -> tuple[View, Judgement]:
+) -> tuple[View, _Judgement]:
     model.eval()
     x, y = images.floats(rows), images.labels[rows]
     with exact_fp32():
@@ -214,12 +247,13 @@ def _attacked(
 
 
 @torch.no_grad()
-def _judge(model: nn.Module, x: Tensor, y: Tensor) -> Judgement:
+def _judge(model: nn.Module, x: Tensor, y: Tensor) -> _Judgement:
     """A NaN logit is no right answer."""
     model.eval()
     logits = model(x)
     top, label = logits.max(1)
-    return (label == y) & (top == top), cross_entropy(logits, y, reduction="none"), logits
+    predicted = label.where(top == top, NO_CLASS)
+    return _Judgement(predicted == y, cross_entropy(logits, y, reduction="none"), predicted, logits)
 
 
 def _flags(logits: Tensor) -> set[str]:

@@ -28,6 +28,9 @@ from trainers.workers import Workers
 Report = Callable[[int, list[dict[str, Any]]], bool]
 """(epochs done, the records of all of them) -> go on? Called by every worker, which must all get the same answer."""
 
+Look = Callable[[int, nn.Module, State | None], None]
+"""(epochs done, the model, its averaged weights): looks at what an epoch left, and changes none of it."""
+
 
 @dataclass
 class Fitted:
@@ -52,26 +55,33 @@ def fit(
     prior: Prior | None = None,
     files: checkpoint.Files | None = None,
     report: Report | None = None,
+    look: Look | None = None,
     workers: Workers | None = None,
 ) -> Fitted:
     """Fine-tunes `model` in place, on the device of `train`. With `files`, saves after every epoch and goes on from the
     newest checkpoint there that verifies; on a CPU the resumed run is equal to an undisturbed one to the last bit.
     `attacks` by name; `importance` gives each its weight, `prior` what phase I measured, if the sampler needs it.
+    Every worker calls `look` after each epoch, once it is saved, and again for the one that it goes on from.
 
     Raises Diverged when a loss or, at an epoch's end, a weight is not finite; InputError for other work's checkpoint.
     """
     run = _Run(model, train, dict(attacks), method, recipe, seed, workers or Workers())
     run.start(dict(importance), prior)
-    if files is not None and (saved := checkpoint.newest(files)):
+    saved = checkpoint.newest(files) if files is not None else None
+    if saved:
         run.load(*saved)
-        if report and run.epoch >= recipe.epochs:  # it may have ended between saving and telling
-            report(run.epoch, run.history)
     run.expect_agreement()
+    if saved and look:  # it may have ended between saving and looking, or telling
+        look(run.epoch, model, method.averaging.weights())
+    if saved and report and run.epoch >= recipe.epochs:
+        report(run.epoch, run.history)
     go_on = True
     while go_on and run.epoch < recipe.epochs:
         run.one_epoch()
         if files is not None and run.workers.rank == 0:
             checkpoint.write(files, run.epoch, *run.save())
+        if look:
+            look(run.epoch, model, method.averaging.weights())
         go_on = report(run.epoch, run.history) if report else True
     return Fitted(model, method.averaging.weights(), run.history, run.epoch >= recipe.epochs)
 
@@ -172,8 +182,9 @@ class _Run:
             group["lr"] = self.recipe.lr_at(self.epoch, i, steps)
         batch = self.step.batch(index, self.epoch, i)
         sampler = self.method.sampler
-        self.tally.offered(sampler.probabilities(batch))
-        seen: list[Seen] = self.step(batch, [self.attacks[name] for name in sampler.choose(batch, rng)])
+        probabilities, chosen = sampler.probabilities(batch), sampler.choose(batch, rng)
+        self.tally.offered(probabilities, chosen)
+        seen: list[Seen] = self.step(batch, [self.attacks[name] for name in chosen])
         sampler.observe(batch, seen)
         self.tally.saw(seen)
         self.method.averaging.after_step(self.model)
@@ -207,6 +218,7 @@ class _Run:
         record |= {"epoch": self.epoch, "phase": "warm-up" if warm_up else "dynamic"}
         record |= {"lr": self.optimizer.param_groups[0]["lr"]}
         record |= {"gain": gain.mean, "gain_stderr": gain.stderr} if gain else {}
+        record |= self.step.classes.record()
         return record | self.method.sampler.record() | self.method.inner.record() | self.step.cost()
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

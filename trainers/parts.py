@@ -100,6 +100,7 @@ class Weighting(Protocol):
     `start` comes once, before the first batch."""
 
     clean: ClassVar[bool]
+    weighs: ClassVar[bool]  # False where all images count the same throughout
 
     def start(self, attacks: Sequence[Attack], epochs: int) -> None: ...
     def __call__(self, p_clean: Tensor | None, p_adv: Tensor, view: View, y: Tensor, epoch: int) -> Tensor: ...

@@ -17,6 +17,7 @@ from trainers.data import ImageSet
 from trainers.parts import Batch, Inner, Objective, Seen, Weighting
 from trainers.passes import Passes
 from trainers.recipe import Recipe
+from trainers.tally import ClassWeights
 from trainers.workers import Workers
 
 AUGMENTATION, ATTACK, PROBE = range(3)
@@ -44,6 +45,7 @@ class Step:
     marks: list[tuple[Mark, Mark, Mark]] = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
     images: int = 0
+    classes: ClassWeights = field(default_factory=ClassWeights)
 
     def batch(self, index: Tensor, epoch: int, step: int) -> Batch:
         """The images at `index`, augmented; their noise depends on (seed, epoch, image) alone."""
@@ -91,7 +93,8 @@ class Step:
         p_clean = clean.detach().softmax(1) if clean is not None else None
         w = self.weighting(p_clean, advs[0].detach().softmax(1), views[0], batch.y, batch.epoch)
         loss = plain + w * robust
-        seen = self._gather(batch, views, [z.detach() for z in advs], loss.detach())
+        weighed = [w, batch.y.float()] if self.weighting.weighs else []
+        seen = self._gather(batch, views, [z.detach() for z in advs], [loss.detach(), *weighed])
         loss = loss.sum() * (self.workers.count / len(batch.index))
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -106,20 +109,22 @@ class Step:
             outputs = [self.net(z) for z in inputs]
         return (None, outputs) if x is None else (outputs[0], outputs[1:])
 
-    def _gather(self, batch: Batch, views: Sequence[View], advs: Sequence[Tensor], loss: Tensor) -> list[Seen]:
-        """What the views did, for the whole batch; the step's one look at the device. Every worker raises Diverged when
-        one's loss (B,) is not finite."""
-        mine = [loss]
+    def _gather(self, batch: Batch, views: Sequence[View], advs: Sequence[Tensor], losses: list[Tensor]) -> list[Seen]:
+        """What the views did, for the whole batch; the step's one look at the device. `losses`: the loss (B,) and, of a
+        weighting that weighs, its weights and the labels. Every worker raises Diverged when one is not finite."""
+        mine = [*losses]
         for view, logits in zip(views, advs, strict=True):
             ce, correct = cross_entropy(logits, batch.y, reduction="none"), logits.argmax(1) == batch.y
             mine += [ce, correct.float(), view.robust_all.float(), view.steps_correct.float()]
         rows = self.workers.whole(torch.stack(mine), len(batch.index)).cpu()
         if not bool(rows.isfinite().all()):
             raise Diverged(f"the training loss is not finite in epoch {batch.epoch}, step {batch.step}")
+        if self.weighting.weighs:
+            self.classes.saw(*rows[1:3])
         return [
             Seen(view.attack, ce, correct > 0, robust_all > 0, steps_correct.long())
             for view, (ce, correct, robust_all, steps_correct) in zip(
-                views, rows[1:].view(len(views), 4, -1), strict=True
+                views, rows[len(losses) :].view(len(views), 4, -1), strict=True
             )
         ]
 

@@ -1,5 +1,5 @@
 """The command line. Data goes to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use or input,
-3 finished but some trials failed, 130/143 interrupted and resumable."""
+3 finished but some trials failed, 4 reproduced numbers outside the tolerance, 130/143 interrupted and resumable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from attacks.errors import InputError
-from sweep.cli import catalogue, judge, read, run, tradeoff
+from sweep.cli import analyse, catalogue, control, export, judge, papers, read, run, table, tradeoff
 
 app = typer.Typer(
     name="sweep",
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (run, judge, tradeoff, read, catalogue):
+for module in (run, control, judge, tradeoff, read, table, papers, analyse, export, catalogue):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 

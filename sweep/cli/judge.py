@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,8 +65,12 @@ def evaluate(
     ] = None,
     checked: Annotated[int, typer.Option(min=0, help="Images for the reliability checks; 0: none.")] = 200,
     union: Annotated[str, typer.Option(help="Attacks, comma-separated: adds their exact union.")] = "",
+    scales: Annotated[
+        str | None,
+        typer.Option(help="Of all budgets, such as 0.25,0.5,1,2: one evaluation each, with its own id."),
+    ] = None,
     evaluation_id: Annotated[
-        str | None, typer.Option("--id", help="The evaluation's id; default: made of what it is.")
+        str | None, typer.Option("--id", help="The evaluation's id, -xSCALE added to it; default: made of what it is.")
     ] = None,
     storage_uri: StorageOption = None,
     address: AddressOption = None,
@@ -82,26 +87,33 @@ def evaluate(
     """
     if split not in ("val", "test"):
         raise InputError(f"expected --split val or test, got {split!r}")
+    sizes = _scales(scales) if scales is not None else []
     kept = storage(storage_uri)
     found = _candidates(models, kept, start)
     base = _base(found, dataset, attacks, protocol, eval_steps, seed, batch_size, budgets, features)
     images = _images(found, base, data_root, split, n)
     from rich.console import Console
 
-    from sweep import evaluation, render, tables
+    from sweep import evaluation, tables
+    from sweep.cli.table import show
     from sweep.progress import Progress
 
     plan = evaluation.Plan(base, split, images, tuple(found), checked)
+    plans = [plan.scaled(size) for size in sizes] or [plan]
+    ids = [evaluation_id and f"{evaluation_id}-x{size:g}" for size in sizes] or [evaluation_id]
     place = where(kept, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
-    store = evaluation.create(plan, kept, evaluation_id or plan.evaluation_id)
-    print(store.sweep_id, file=sys.stdout if format == "table" else sys.stderr, flush=True)
+    made = zip(plans, ids, strict=True)
+    work = [(evaluation.create(one, kept, name or one.evaluation_id), one) for one, name in made]
+    for store, _ in work:
+        print(store.sweep_id, file=sys.stdout if format == "table" else sys.stderr, flush=True)
     try:
-        evaluation.drive(store, plan, place, Progress(Console(stderr=True), quiet))
+        evaluation.drive(work, place, Progress(Console(stderr=True), quiet))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    rows = tables.table(store, split, listed(union) or [])
-    render.show(rows, format, percent=tables.fractions(rows))
+    names = [given] if (given := listed(union)) else []
+    made_of = {one.scale: tables.compare([store], split, names) for store, one in work}
+    show(tables.stacked("scale", made_of) if sizes else made_of[1.0], format)
 
 
 def calibrate(
@@ -241,6 +253,16 @@ def _images(found: list[Candidate], base: TrialBase, data_root: str | None, spli
     for one in found:
         expect_fit(io.loads(one.weights), data, one.about.method)
     return data.val if split == "val" else data.test
+
+
+def _scales(text: str) -> list[float]:
+    try:
+        found = [float(size) for size in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or len(set(found)) < len(found) or not all(0 < size < math.inf for size in found):
+        raise InputError(f"expected --scales as different numbers above 0, such as 0.25,0.5,1,2, got {text!r}")
+    return found
 
 
 def _range(text: str) -> tuple[float, float]:

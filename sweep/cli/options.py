@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from attacks.errors import InputError
 
 if TYPE_CHECKING:
+    from sweep.control import Limits
     from sweep.driver import Where
     from sweep.storage import Storage
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 
 
-def _known_format(name: str) -> str:
+def known_format(name: str) -> str:
     """Refuses an unknown format before any work is done."""
     from attacks.errors import unknown
     from sweep.render import FORMATS
@@ -32,7 +34,9 @@ StorageOption = Annotated[
     str | None,
     typer.Option("--storage", help="Where sweeps are kept: a path or a URI; default $SWEEP_STORAGE, else ./results."),
 ]
-FormatOption = Annotated[str, typer.Option("--format", help="table, json, csv or md.", callback=_known_format)]
+FormatOption = Annotated[
+    str, typer.Option("--format", help="table, json, csv, md, latex or html.", callback=known_format)
+]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="A sweep's id; `sweep ls` lists them.")]
 DataRootOption = Annotated[
     str | None,
@@ -64,6 +68,16 @@ ConcurrentOption = Annotated[int, typer.Option("--max-concurrent", min=0, help="
 CpusOption = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs, and torch threads, of a worker.")]
 GpusOption = Annotated[
     float | None, typer.Option("--gpus-per-worker", min=0, help="GPUs of a worker; default 1 where there are any.")
+]
+TimeLimitOption = Annotated[
+    str | None,
+    typer.Option("--time-limit", help="Begin no more trials after this time, such as 90s, 45m or 2h; what runs ends."),
+]
+GpuHoursOption = Annotated[
+    float | None, typer.Option("--gpu-hours", min=0, help="Begin no more trials once all have taken so many.")
+]
+MaxFailedOption = Annotated[
+    int | None, typer.Option("--max-failed", min=1, help="Begin no more trials once so many have failed.")
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what goes wrong, and the result.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what Ray says too.")]
@@ -101,6 +115,24 @@ def attack_names(text: str | None) -> list[str] | None:
     from sweep import spaces
 
     return spaces.default_attacks() if text == "all" else listed(text)
+
+
+def limits(time: str | None, gpu_hours: float | None, failed: int | None) -> Limits:
+    from sweep.control import Limits
+
+    return Limits(None if time is None else _seconds(time), gpu_hours, failed)
+
+
+def _seconds(text: str) -> float:
+    """Of a time such as 90s, 45m or 2h."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
+    try:
+        found = float(text[:-1]) * unit
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise InputError(f"expected a time such as 90s, 45m or 2h, got {text!r}")
+    return found
 
 
 def storage(uri: str | None) -> Storage:

@@ -1,5 +1,5 @@
-"""The verbs that read stored results: ls, status, best, query, table; and compact, which puts them together. None of
-them trains, attacks or starts Ray."""
+"""The verbs that read stored results: ls, status, best, query; and compact, which puts them together. None of them
+trains, attacks or starts Ray."""
 
 from __future__ import annotations
 
@@ -90,26 +90,6 @@ def query(
             stream.save(answer, path)
 
 
-def table(
-    sweep_id: IdArgument,
-    union: Annotated[str, typer.Option(help="Attacks, comma-separated: adds their exact union.")] = "",
-    split: Annotated[str, typer.Option(help="val or test.")] = "test",
-    intervals: Annotated[bool, typer.Option("--intervals", help="95 % intervals for every column.")] = False,
-    storage_uri: StorageOption = None,
-    format: FormatOption = "table",
-) -> None:
-    """Accuracies of the pre-trained and the tuned models, per attack, averaged, and for any union of attacks.
-
-    Example: sweep table cas-20261120-213000-3f2a --union linf,l2,l1
-    """
-    from sweep import render, tables
-    from sweep.store import Store
-
-    names = [name.strip() for name in union.split(",") if name.strip()]
-    rows = tables.table(Store(storage(storage_uri), sweep_id), split, names, intervals=intervals)
-    render.show(rows, format, percent=tables.fractions(rows))
-
-
 def compact(
     sweep_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Sweeps; `sweep ls` lists them.")],
     delete_after: Annotated[
@@ -132,4 +112,4 @@ def compact(
     render.show([{"sweep": store.sweep_id, **asdict(one)} for store, one in done], format)
 
 
-COMMANDS = {"compact": compact, "ls": ls, "status": status, "best": best, "query": query, "table": table}
+COMMANDS = {"compact": compact, "ls": ls, "status": status, "best": best, "query": query}

@@ -18,24 +18,30 @@ from sweep.cli.options import (
     DataRootOption,
     EvalSizeOption,
     EvalStepsOption,
+    GpuHoursOption,
     GpusOption,
     IdArgument,
     InitOption,
+    MaxFailedOption,
     ProfileOption,
     QuietOption,
     SetOption,
     StorageOption,
+    TimeLimitOption,
     TrainedOnOption,
     TrainSizeOption,
     TrainStepsOption,
     VerboseOption,
     WidthOption,
     attack_names,
+    limits,
     storage,
     where,
 )
 
 if TYPE_CHECKING:
+    from sweep.alternatives import Sweep
+    from sweep.control import Limits
     from sweep.driver import Where
     from sweep.storage import Storage
     from sweep.store import Store
@@ -79,6 +85,15 @@ def run(
     max_concurrent: ConcurrentOption = 0,
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
+    time_limit: TimeLimitOption = None,
+    gpu_hours: GpuHoursOption = None,
+    max_failed: MaxFailedOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell the trials and, from timed batches, what they would take.")
+    ] = False,
+    price: Annotated[
+        float | None, typer.Option("--price-per-gpu-hour", min=0, help="Of a GPU (of a CPU without), for --dry-run.")
+    ] = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -119,13 +134,17 @@ def run(
 
         flags |= {"budgets": read_budgets(budgets)}
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
+    kept_to = limits(time_limit, gpu_hours, max_failed)
     sweep = layers.resolve(space, overrides, profile)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
     place = where(storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    if dry_run:
+        _outlook(sweep, place, price)
+        return
     store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
     print(store.sweep_id, flush=True)
-    _drive(store, place, quiet)
+    drive(store, place, quiet, kept_to)
 
 
 def resume(
@@ -136,6 +155,10 @@ def resume(
     max_concurrent: ConcurrentOption = 0,
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the trials that FAILED again.")] = False,
+    time_limit: TimeLimitOption = None,
+    gpu_hours: GpuHoursOption = None,
+    max_failed: MaxFailedOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -154,8 +177,9 @@ def resume(
         return
     alternatives.reload(status.sound(store)["spec"])
     place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    kept_to = limits(time_limit, gpu_hours, max_failed)
     print(store.sweep_id, flush=True)
-    _drive(store, place, quiet)
+    drive(store, place, quiet, kept_to, retry_failed)
 
 
 def _experiment(space: str, document: Any, said: Any, more: Any, sweep_id: str | None, kept: Storage) -> None:
@@ -179,6 +203,17 @@ def _show_experiment(store: Store) -> None:
     render.show(experiments.run(store), percent={"of the points"})
 
 
+def _outlook(sweep: Sweep, place: Where, price: float | None) -> None:
+    from sweep import driver, estimate, render
+
+    known = estimate.trials(sweep)
+    render.show(known)
+    if (more := sweep.trials - len(known)) > 0:
+        print(f"and {more} more, which {sweep.searcher} will propose")
+    print("\nan estimate from timed batches, in seconds a run and in hours:")
+    render.show(driver.outlook(sweep, place, price))
+
+
 def _seeds(text: str | None) -> list[int] | None:
     """0,1,2 or 0..2"""
     from attacks.errors import InputError
@@ -195,15 +230,17 @@ def _seeds(text: str | None) -> list[int] | None:
 COMMANDS = {"run": run, "resume": resume}
 
 
-def _drive(store: Store, place: Where, quiet: bool) -> None:
+def drive(store: Store, place: Where, quiet: bool, limits: Limits | None = None, retry_failed: bool = False) -> None:
+    """Runs what is left of a sweep and tells what came of it; ends with the exit code where that is not 0."""
     from rich.console import Console
 
     from sweep import driver, status
+    from sweep.control import Limits
     from sweep.progress import Progress
 
     check = _stop_on_signals()
     try:
-        driver.drive(store, place, Progress(Console(stderr=True), quiet), check)
+        driver.drive(store, place, Progress(Console(stderr=True), quiet), check, limits or Limits(), retry_failed)
     except (KeyboardInterrupt, _Terminated, SystemExit) as e:
         if isinstance(e, SystemExit) and e.code != signal.SIGTERM:  # what Ray's own handler, set over ours, exits with
             raise
@@ -237,15 +274,15 @@ def _stop_on_signals() -> Callable[[], None]:
 
 def _summary(store: Store) -> None:
     """The best configuration, the table of the pre-trained and the best model, and the commands to go on."""
-    from sweep import render, status, tables
+    from sweep import status, tables
+    from sweep.cli.table import show
     from sweep.store import FAILED
 
     if (best := store.best()) is not None:
         print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
         print(f"  {best['params']}")
     print("\non the test split (%):")
-    rows_on_test = tables.table(store, "test")
-    render.show(rows_on_test, percent=tables.fractions(rows_on_test))
+    show(tables.compare([store], "test"))
     sql = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\""
     print("\ngo on:")
     for verb, what in (("resume", ""), ("best", ""), ("table", ""), ("query", sql)):

@@ -15,7 +15,7 @@ verdicts = hnp.arrays(np.bool_, st.integers(1, 70))
 many = st.integers(1, 40).flatmap(lambda n: st.lists(hnp.arrays(np.bool_, n), min_size=1, max_size=5))
 
 
-@given(hnp.arrays(np.int64, st.integers(0, 70), elements=st.integers(0, 65535)))
+@given(hnp.arrays(np.int64, st.integers(0, 70), elements=st.integers(-1, 65534)))
 def test_classes_come_back_in_two_bytes_each(classes: np.ndarray) -> None:
     packed = pack_classes(classes)
     assert len(packed) == 2 * len(classes)
@@ -23,9 +23,9 @@ def test_classes_come_back_in_two_bytes_each(classes: np.ndarray) -> None:
 
 
 def test_a_class_is_a_little_endian_number_of_16_bits() -> None:
-    assert pack_classes([1, 258]) == b"\x01\x00\x02\x01"
-    with pytest.raises(ValueError, match="expected classes from 0 to 65535, got -1 to 3"):
-        pack_classes([3, -1])
+    assert pack_classes([1, 258, -1]) == b"\x01\x00\x02\x01\xff\xff"
+    with pytest.raises(ValueError, match="expected classes from 0 to 65534, or -1 for none, got -2 to 3"):
+        pack_classes([3, -2])
     with pytest.raises(ValueError, match="expected 4 bytes for the classes of 2 images, got 3"):
         unpack_classes(b"\x00\x00\x00", 2)
 

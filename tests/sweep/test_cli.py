@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from shells import FAMILY, Shell, verdict
 
-from sweep import spaces
-from sweep.cli import catalogue, judge, read, run
+from sweep import cli, spaces
+from sweep.cli import run
 from sweep.storage import Storage
 from sweep.store import Store
 
-VERBS = [*run.COMMANDS, *judge.COMMANDS, *read.COMMANDS, *catalogue.COMMANDS]
+VERBS = [str(command.name) for command in cli.app.registered_commands]
 
 
 # help
@@ -46,7 +46,7 @@ def test_help_names_every_verb(sweep: Shell, arguments: tuple[str, ...]) -> None
 
 def created(sweep: Shell, *arguments: str) -> dict[str, Any]:
     """sweep.json of `run` with these arguments, which ends before Ray would start."""
-    sweep.patch.setattr(run, "_drive", lambda *_: None)
+    sweep.patch.setattr(run, "drive", lambda *_: None)
     answer = sweep("run", *arguments, "--id", "made")
     assert (answer.code, answer.out) == (0, "made\n"), answer.err
     return Store(Storage(str(sweep.results)), "made").document()

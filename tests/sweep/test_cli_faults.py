@@ -36,6 +36,7 @@ from sweep.store import Store
         ("run cas --set optimzer.lr=1", "cas: optimzer: unknown key; did you mean optimizer?"),
         ("run cas --set optimizer.epoch=1", "cas: optimizer.epoch: unknown key; did you mean optimizer.epochs?"),
         ("run cas --set batch_size=3", "cas: batch_size: unknown key; did you mean evaluation.batch_size or optimizer"),
+        ("run cas --set evaluation.every=-1", "cas: evaluation.every: expected >= 0, got -1"),
         ("run cas --set sampler.w1=-1", "cas: sampler.w1: expected w1 >= 0, got -1.0"),
         ("run cas --set optimizer.lr=x", "cas: optimizer.lr: expected a number, got 'x'"),
         ("run cas --set search.seed={values: [1, 2]}", "cas: search.seed: all trials of a sweep share it: "),
@@ -98,6 +99,12 @@ def test_wrong_use_is_one_line(sweep: Shell, arguments: str, message: str) -> No
     told = sweep.refused(*(word.replace("+", " ") for word in words))
     assert told.startswith(message)
     assert "\n" not in told
+
+
+@pytest.mark.parametrize("scales", ["", "0", "-1", "a", "1,1", "nan", "inf", "1,,2"])
+def test_scales_that_make_no_sense_are_refused(sweep: Shell, scales: str) -> None:
+    told = sweep.refused("evaluate", "m.safetensors", "--dataset", "digits", f"--scales={scales}")
+    assert told == f"expected --scales as different numbers above 0, such as 0.25,0.5,1,2, got {scales!r}"
 
 
 def test_an_empty_id_is_no_id(sweep: Shell) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from sweeps import Sweeps, wait_until
 
 import attacks
 from sweep import datasets
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
+from sweep.examples import png
 from sweep.store import Store
 from trainers import models
 from trainers.evaluate import evaluate, protocol
@@ -64,14 +66,14 @@ def test_an_evaluation_is_killed_and_goes_on(sweeps: Sweeps, checkpoint: Path) -
     wait_until(lambda: len(list(units.rglob("*.safetensors"))) >= 6, first)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    kept = {path: path.stat().st_mtime_ns for path in units.rglob("*.safetensors")}
+    done = {path: path.stat().st_mtime_ns for path in units.rglob("*.safetensors")}
     second = sweeps.start(*judge(checkpoint, "--id", "e", "--max-concurrent", "1"))
     said = sweeps.folder / "out"
-    wait_until(lambda: bool(said.read_text()) and len(list(units.rglob("*.safetensors"))) > len(kept), second)
+    wait_until(lambda: bool(said.read_text()) and len(list(units.rglob("*.safetensors"))) > len(done), second)
     os.kill(second.pid, signal.SIGINT)
     assert second.wait(60) == 130
     assert "interrupted; the same command goes on" in (sweeps.folder / "log").read_text()
-    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert all(path.stat().st_mtime_ns == before for path, before in done.items())
     code, out, err = sweeps.run(*judge(checkpoint, "--id", "e"))
     assert code == 0, err
     assert out.splitlines()[0] == "e"
@@ -80,10 +82,20 @@ def test_an_evaluation_is_killed_and_goes_on(sweeps: Sweeps, checkpoint: Path) -
     found = rows_of(sweeps.store("e"))
     model, test = io.load(checkpoint), datasets.load("digits", test_size=60).test
     of = {name: attacks.get(name, "digits").bind(model) for name in ATTACKS.split(",")}
-    for verdict in evaluate(model, test, of, protocol=protocol("quick", 4), seed=0, batch_size=16):
-        row = found[verdict.attack]
+    kept = sweeps.store("e").examples().to_pylist()
+    how: dict[str, Any] = {"protocol": protocol("quick", 4), "seed": 0, "batch_size": 16}
+    for verdict in evaluate(model, test, of, **how, keep_worst=True):
+        row, mine = found[verdict.attack], [row for row in kept if row["attack"] == verdict.attack]
+        assert (row["predicted"] is None) == verdict.conditional == (verdict.predicted is None)
+        if verdict.predicted is not None:
+            assert unpack_classes(row["predicted"], 60).tolist() == verdict.predicted.tolist()  # type: ignore[arg-type]
+        assert [(one["rank"], one["image"], one["predicted"], one["png"]) for one in mine] == [
+            (rank, one.image, one.predicted, png(one.clean)) for rank, one in enumerate(verdict.worst, start=1)
+        ]
         assert unpack(row["robust_bits"], 60).tolist() == verdict.robust.tolist(), verdict.attack  # type: ignore[arg-type]
         assert row["protocol"] == "quick-4"
+    assert len(kept) > 6
+    assert unpack_classes(found["clean"]["labels"], 60).tolist() == test.labels.tolist()  # type: ignore[arg-type]
     assert found["linf"]["norm"] == "linf"
     assert str(found["ppgd"]["budget_id"]).startswith("digits+")
 
@@ -111,6 +123,33 @@ def test_other_verbs_know_an_evaluation(sweeps: Sweeps, checkpoint: Path) -> Non
     assert "judges something else" in err
 
 
+def test_scaled_budgets_are_an_evaluation_each(sweeps: Sweeps, checkpoint: Path) -> None:
+    """The same command goes on: here with one scale more, under ids of its own or under those that it is told."""
+    at = ["--checked", "0", "--attacks", "linf,fog", "--format", "json"]
+    code, plain, err = sweeps.run(*judge(checkpoint, *at))
+    assert code == 0, err
+    (usual,) = (path.name for path in (sweeps.folder / "results").iterdir() if path.name.startswith("evaluate-"))
+    written = sweeps.folder / "results" / usual / "parquet" / "results"
+    before = {path: path.stat().st_mtime_ns for path in written.iterdir()}
+    code, out, err = sweeps.run(*judge(checkpoint, *at, "--scales", "0.25,1,4"))
+    assert code == 0, err
+    assert {path: path.stat().st_mtime_ns for path in written.iterdir()} == before
+    rows = json.loads(out)
+    assert [row.pop("scale") for row in rows] == [0.25, 1, 4]
+    assert rows[1] == json.loads(plain)[0]
+    assert rows[0]["average"] > rows[2]["average"]
+    ids = [line for line in err.splitlines() if line.startswith("evaluate-")]
+    assert ids[1] == usual
+    for scale, made in zip([0.25, 1, 4], ids, strict=True):
+        store = sweeps.store(made)
+        assert store.document()["scale"] == scale
+        for name in ("linf", "fog"):
+            assert rows_of(store)[name]["epsilon"] == pytest.approx(scale * attacks.get(name, "digits").epsilon)
+    code, out, err = sweeps.run(*judge(checkpoint, "--checked", "0", "--attacks", "fog", "--scales", "2", "--id", "f"))
+    assert code == 0, err
+    assert out.splitlines()[0] == "f-x2"
+
+
 def test_autoattack_and_its_stages_and_alexnet_features(sweeps: Sweeps, checkpoint: Path) -> None:
     """A stage's verdicts are conditional: they are no columns and no part of an average."""
     weights = sweeps.folder / "alexnet.safetensors"
@@ -130,6 +169,8 @@ def test_autoattack_and_its_stages_and_alexnet_features(sweeps: Sweeps, checkpoi
     found = rows_of(sweeps.store(made_id))
     last = [found[f"autoattack-linf/{part}"] for part in ("apgd-ce", "apgd-t", "fab-t", "square")]
     assert all(stage["conditional"] for stage in last)
+    assert {stage["predicted"] for stage in last} == {None}
+    assert found["autoattack-linf"]["predicted"] is not None
     assert last[-1]["robust_bits"] == found["autoattack-linf"]["robust_bits"]
     assert [stage["n_robust"] for stage in last] == sorted((stage["n_robust"] for stage in last), reverse=True)  # type: ignore[type-var]
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
+from sweep.control import Control, Limits
 from sweep.layers import resolve
 from sweep.planner import Planner
 from sweep.settings import nest
@@ -44,13 +45,16 @@ class Tune:
 
     def __init__(self, made: Job) -> None:
         self.job, self.started = made, 0
+        self.fails: set[int] = set()
         self.ran: list[tuple[int, str, int, bool]] = []
 
-    def drive(self, runs: int | None = None) -> Planner:
+    def drive(self, runs: int | None = None, limits: Limits = Limits(), retry_failed: bool = False) -> Planner:  # noqa: B008
         """A driver that is killed while its trial number `runs` is running, if that many are left."""
-        planner = Planner(self.job, lambda *_: None)
+        control = Control(self.job.store.folder, "owner", limits, gpus=1.0)
+        planner = Planner(self.job, lambda *_: None, control, retry_failed)
         while True:
             self.started += 1
+            planner.listener().on_step_begin(self.started, [])
             suggested = planner.suggest(str(self.started))
             if suggested is Searcher.FINISHED:
                 return planner
@@ -65,7 +69,9 @@ class Tune:
         self.ran.append((task["number"], task["key"], task["seed"], task["replay"] is not None))
         probabilities = {"linf": 0.5 + value / 4, "l1": 0.25, "fog": 0.25 - value / 4}
         self.job.store.write_epochs(task["key"], [{"epoch": 1, "probabilities": probabilities}])
-        outcome = {"state": "COMPLETE", "value": value}
+        outcome: dict[str, Any] = {"state": "COMPLETE", "value": value, "seconds": 1800.0}
+        if task["number"] in self.fails:
+            outcome = {"state": "FAILED", "error": "it diverged", "seconds": 1800.0}
         planner.on_trial_complete(str(self.started), {"outcome": json.dumps(outcome)})
 
 
@@ -110,7 +116,7 @@ def test_drivers_that_are_killed_leave_what_an_undisturbed_one_does(
 def test_a_control_of_several_trials_at_a_time_is_not_forgotten(tmp_path: Path) -> None:
     """Where all have been proposed but one still runs that will want a control, Tune is asked to come back."""
     made = job(tmp_path)
-    planner = Planner(made, lambda *_: None)
+    planner = Planner(made, lambda *_: None, Control(made.store.folder, "owner"))
     running: dict[str, dict[str, Any]] = {}
     for trial in range(100):
         suggested = planner.suggest(str(trial))
@@ -128,3 +134,41 @@ def test_a_control_of_several_trials_at_a_time_is_not_forgotten(tmp_path: Path) 
     assert suggested is Searcher.FINISHED
     adaptive = [row for row in made.store.trials().to_pylist() if row["method"] == "e-at-all"]
     assert sum(row["replay"] for row in adaptive) == len(adaptive) / 2 > 0
+
+
+def states(made: Job) -> list[str]:
+    return [row["state"] for row in made.store.trials().to_pylist()]
+
+
+def test_failed_trials_are_run_again_where_that_is_asked(tmp_path: Path, undisturbed: list[tuple[Any, ...]]) -> None:
+    tune = Tune(job(tmp_path))
+    tune.fails = {0}
+    tune.drive()
+    assert states(tune.job).count("FAILED") >= 2, "equal configurations, that did not run, fail with it"
+    tune.fails, before = set(), len(tune.ran)
+    tune.drive()
+    assert len(tune.ran) == before, "a failure stands"
+    tune.drive(retry_failed=True)
+    assert {run[0] for run in tune.ran[before:]} == {0}
+    assert set(states(tune.job)) == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "ends", "why"),
+    [(Limits(failed=2), 2, "2 trials failed"), (Limits(gpu_hours=1.6), 4, "its trials took 2.00 of 1.6 GPU-hours")],
+)
+def test_a_limit_begins_no_more_trials(tmp_path: Path, limits: Limits, ends: int, why: str) -> None:
+    """Half an hour each, on one GPU; the first two of a number fail."""
+    tune = Tune(job(tmp_path))
+    tune.fails = {0}
+    assert tune.drive(limits=limits).control.reason == why
+    assert len(tune.ran) == ends
+    assert len([state for state in states(tune.job) if state != "PLANNED"]) == ends
+    tune.drive(limits=limits)
+    assert len(tune.ran) == ends, "what earlier drivers ran counts too"
+
+
+def test_a_time_limit_begins_no_more_trials(tmp_path: Path) -> None:
+    tune = Tune(job(tmp_path))
+    assert tune.drive(limits=Limits(seconds=1e-9)).control.reason == "its 1e-09 s are over"
+    assert tune.ran == []

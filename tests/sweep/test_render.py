@@ -118,4 +118,52 @@ def test_anything_is_shown(format: str, rows: list[dict[str, Any]]) -> None:
         assert len(json.loads(text)) == len(rows)
     elif format != "csv":
         assert "\x1b" not in text
-        assert len(text.split("\n")) == len(rows) + (3 if format == "md" else 2) or not rows
+        row, heads = {"latex": ("\\\\\n", 1), "html": ("<tr>", 1), "md": ("\n", 2), "table": ("\n", 1)}[format]
+        assert text.count(row) == len(rows) + heads or not rows
+
+
+MARKED = [{"name": "a", "x": 0.5, "y": 0.25}, {"name": "b", "x": 0.45, "y": None}, {"name": "c", "x": 0.1, "y": 0.125}]
+MARKS = [{"x": "best"}, {"x": "tied"}, {"y": "best"}]
+GIVEN: dict[str, Any] = {"percent": {"x", "y"}, "marks": MARKS, "notes": ["more"]}
+
+
+def test_marks_in_a_terminal_are_signs_that_survive_without_colour() -> None:
+    assert shown(MARKED, "table", **GIVEN).splitlines() == [
+        "name      x      y",
+        "a     50.0*  25.0",
+        "b     45.0~     -",
+        "c     10.0   12.5*",
+        "*: best of its column; ~: within noise of it.",
+        "more",
+    ]
+
+
+def test_the_best_is_bold_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    out = io.StringIO()
+    out.isatty = lambda: True  # type: ignore[method-assign]
+    show(MARKED, "table", file=out, **GIVEN)
+    assert "\x1b[1m50.0*\x1b[0m" in out.getvalue()
+    assert "\x1b[1m45.0~" not in out.getvalue()
+
+
+def test_marks_turn_with_their_table() -> None:
+    rows = [{"number": i, **{f"attack-{a}": a / 32 for a in range(20)}} for i in (0, 1)]
+    lines = shown(rows, "table", percent={"attack-16"}, marks=[{}, {"attack-16": "best"}]).splitlines()
+    assert lines[17].split() == ["attack-16", "50.0", "50.0*"]
+
+
+def test_marks_in_md() -> None:
+    lines = shown(MARKED, "md", **GIVEN).splitlines()
+    assert lines[2:5] == [r"| a | **50.0** \* | 25.0 |", r"| b | 45.0 \~ | - |", r"| c | 10.0 | **12.5** \* |"]
+    assert lines[5:] == ["", r"**bold** \*: best of its column; \~: within noise of it.", "", "more"]
+
+
+def test_marks_are_columns_for_programs() -> None:
+    rows = json.loads(shown(MARKED, "json", **GIVEN))
+    assert [(row["best_in"], row["tied_in"]) for row in rows] == [(["x"], []), ([], ["x"]), (["y"], [])]
+    assert rows[0]["x"] == 0.5
+    read = list(csv.DictReader(io.StringIO(shown(MARKED, "csv", **GIVEN))))
+    assert (read[0]["best_in"], read[1]["tied_in"], read[2]["tied_in"]) == ('["x"]', '["x"]', "[]")
+    assert "best_in" not in shown(MARKED, "csv")

@@ -19,8 +19,9 @@ import pytest
 from sweeps import Sweeps, wait_until
 
 from sweep import results
-from sweep.bits import unpack
+from sweep.bits import unpack, unpack_classes
 from sweep.store import Store
+from trainers.models import io
 
 pytestmark = pytest.mark.ray
 
@@ -127,7 +128,8 @@ def test_a_killed_driver_loses_nothing_and_resumes_as_undisturbed(sweeps: Sweeps
 
 
 def test_two_ddp_workers_are_killed_and_go_on(sweeps: Sweeps) -> None:
-    process = sweeps.start("run", sweeps.space(epochs=40), "--trials", "1", "--workers", "2", "--id", "ddp")
+    every = ["--workers", "2", "--set", "evaluation.every=16"]
+    process = sweeps.start("run", sweeps.space(epochs=40), "--trials", "1", *every, "--id", "ddp")
     checkpoints = sweeps.folder / "results/ddp/checkpoints"
     wait_until(lambda: bool(list(checkpoints.glob("*/*/manifest.json"))), process)
     process.kill()
@@ -143,6 +145,12 @@ def test_two_ddp_workers_are_killed_and_go_on(sweeps: Sweeps) -> None:
     assert [row["epoch"] for row in epochs] == list(range(1, 41))
     seconds = [row["seconds"] for row in epochs]
     assert seconds[: len(before)] == [record["seconds"] for record in before], "epochs were trained again"
+    val = [row for row in store.results().to_pylist() if row["split"] == "val"]
+    assert [row["epoch"] for row in val if row["attack"] == "clean"] == [16, 32, 40]
+    for row in val:
+        labels = unpack_classes(next(one["labels"] for one in val if one["labels"]), row["n"])
+        right = unpack_classes(row["predicted"], row["n"]) == labels
+        assert right.tolist() == unpack(row["robust_bits"], row["n"]).tolist()
 
 
 def test_a_sweep_stays_on_loopback_and_an_interrupt_is_resumable(sweeps: Sweeps) -> None:
@@ -236,9 +244,11 @@ def test_an_address_where_nobody_listens_is_refused_before_anything_is_written(s
 
 
 def test_a_sweep_starts_from_a_file_of_an_earlier_one(sweeps: Sweeps) -> None:
-    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", "none", "--id", "fresh")
+    smooth = ["--set", "model.activation=softplus"]
+    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", "none", "--id", "fresh", *smooth)
     assert code == 0, err
     (weights,) = (sweeps.folder / "results/fresh/checkpoints").glob("*/model.safetensors")
+    assert io.load(str(weights)).architecture["activation"] == "softplus"  # type: ignore[index]
     code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--init", str(weights), "--id", "onwards")
     assert code == 0, err
     assert (sweeps.folder / "results/onwards/init.safetensors").read_bytes() == weights.read_bytes()

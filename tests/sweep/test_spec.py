@@ -119,6 +119,23 @@ def test_what_the_command_line_sets_is_not_searched() -> None:
     assert only(again).search["sampler.w1"].ends() == [1, 2]
 
 
+OPTIONS = {
+    "optimizer.lr": {"low": 0.01, "high": 0.2, "log": True},
+    "optimizer.epochs": {"values": [1, 2]},
+    "optimizer.weight_decay": {"low": 1e-5, "high": 1e-2, "log": True},
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_rate_epochs_and_weight_decay_may_be_searched_in_every_space(space: str) -> None:
+    """As `--set search.optimizer.lr='{low: 0.01, high: 0.2, log: true}'` and so on say it."""
+    sweep = resolve(space, {"dataset": "cifar10", "searcher": "random", "search": OPTIONS})
+    for alternative in sweep.alternatives.values():
+        assert set(OPTIONS) <= set(alternative.search)
+        made = alternative.configure({"optimizer.epochs": 2, "optimizer.weight_decay": 1e-3, "optimizer.lr": 0.02})
+        assert (made.recipe().epochs, made.recipe().weight_decay, made.recipe().lr) == (2, 1e-3, 0.02)
+
+
 def test_trial_0_is_the_base_and_others_are_made_around_it(tmp_path: Path) -> None:
     sweep = resolve(write(tmp_path, "optimizer.lr: 0.05\n" + SEARCH), {})
     assert only(sweep).defaults() == {"sampler.w1": 10.0, "optimizer.lr": 0.05, "sampler.w3": 0.5} | {
@@ -357,6 +374,7 @@ OTHER: dict[str, Any] = {
     "eval_size": 50,
     "test_size": 60,
     "model.width": 4,
+    "model.activation": "softplus",
     "init": "pretrain:l1",
     "attacks": ["linf", "l2"],
     "train_attacks": ["linf"],
@@ -398,6 +416,16 @@ def test_the_search_is_no_part_of_the_key(tmp_path: Path) -> None:
     assert key(resolve(write(tmp_path, "method: cas"), {})) == key(CAS)
 
 
+def test_the_epochs_judged_on_the_way_are_no_part_of_the_key() -> None:
+    """And a document that judges none is as it was before that could be said."""
+    other = resolve("cas", nest({"evaluation.every": 2}))
+    assert other.trial.evaluation.every == 2
+    assert key(other) == key(CAS)
+    again = reload(json.loads(json.dumps(other.model_dump(mode="json"))))
+    assert again.trial.evaluation.every == 2
+    assert "every" not in CAS.trial.model_dump(mode="json")["evaluation"]
+
+
 def test_any_change_of_the_work_changes_the_key(tmp_path: Path) -> None:
     space = write(tmp_path, "method: cas")
     keys = [key(resolve(space, nest({address: value}))) for address, value in OTHER.items()]
@@ -407,6 +435,18 @@ def test_any_change_of_the_work_changes_the_key(tmp_path: Path) -> None:
     assert {a.split(".")[0] for a in addresses} - {"inner", "objective", "weighting"} == {
         a.split(".")[0] for a in OTHER
     }
+
+
+def test_the_default_activation_is_not_written_so_that_older_keys_hold() -> None:
+    assert CAS.trial.model_dump()["model"] == {"name": "preact-resnet-18", "width": CAS.trial.model.width}
+    softplus = resolve("cas", nest({"model.activation": "softplus"}))
+    again = reload(json.loads(json.dumps(softplus.model_dump(mode="json"))))
+    assert again.trial.model.activation == "softplus"
+    assert key(again) == key(softplus) != key(CAS)
+    assert reload(json.loads(json.dumps(CAS.model_dump(mode="json")))) == CAS
+    assert faults("cas", **{"model.activation": "softplsu"}) == [
+        "model.activation: unknown activation 'softplsu': did you mean 'softplus'?"
+    ]
 
 
 @settings(deadline=None, max_examples=30)

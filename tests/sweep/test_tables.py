@@ -24,8 +24,10 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def put(store: Store, key: str, number: int | None, method: str, bits: dict[str, str], **changes: Any) -> None:
-    """Stores verdicts given as "1010", image by image."""
+def put(
+    store: Store, key: str, number: int | None, method: str, bits: dict[str, str], file: str = "", **changes: Any
+) -> None:
+    """Stores verdicts given as "1010", image by image; a second time beside the first where `file` is another."""
     rows = []
     for attack, text in bits.items():
         robust = [c == "1" for c in text]
@@ -35,7 +37,7 @@ def put(store: Store, key: str, number: int | None, method: str, bits: dict[str,
         row |= {"weights": "live", "epoch": 1, "split": "test", "images": "i", "protocol": "full", "conditional": False}
         rows.append(row | {"budget_id": None if attack == "clean" else "b", "epsilon": 0.1, "num_steps": 10} | changes)
     name = f"{changes.get('split', 'test')}-{changes.get('weights', 'live')}-{changes.get('epoch', 1)}"
-    name += "-stages" if changes.get("conditional") else ""
+    name += "-stages" if changes.get("conditional") else file
     store.write_results(key, name, rows)
 
 
@@ -47,17 +49,31 @@ def test_a_table_by_hand(store: Store) -> None:
     put(store, "p", -1, "pretrained", BEFORE)
     put(store, "k", 3, "cas", AFTER)
     before, after = table(store, attacks=["linf", "jpeg"])
-    names = ["number", "method", "weights", "seeds", "clean", "linf", "l2", "jpeg", "avg_lp", "avg_semantic", "average"]
+    names = ["number", "method", "weights", "seeds", "images", "clean", "linf", "l2", "jpeg"]
+    names += ["avg_lp", "avg_semantic", "average"]
     assert list(before) == list(after)
     assert list(before)[: len(names)] == names
-    assert [before[name] for name in names] == [-1, "pretrained", "live", 1, 0.75, 0.25, 0.5, 0.5, 0.375, 0.5, 0.4375]
-    assert [after[name] for name in names] == [3, "cas", "live", 1, 1.0, 0.5, 0.75, 0.75, 0.625, 0.75, 0.6875]
+    assert [before[name] for name in names] == [
+        -1,
+        "pretrained",
+        "live",
+        1,
+        4,
+        0.75,
+        0.25,
+        0.5,
+        0.5,
+        0.375,
+        0.5,
+        0.4375,
+    ]
+    assert [after[name] for name in names] == [3, "cas", "live", 1, 4, 1.0, 0.5, 0.75, 0.75, 0.625, 0.75, 0.6875]
     assert (before["union(linf,jpeg)"], after["union(linf,jpeg)"]) == (0.25, 0.25)  # 1000 & 1010, 1100 & 0111
     assert before["gain"] is None
     assert after["gain"] == 0.25
     assert after["gain_low"] <= 0.25 <= after["gain_high"]
     assert after["average_low"] <= 0.6875 <= after["average_high"]
-    assert fractions([after]) == set(after) - {"number", "method", "weights", "seeds"}
+    assert fractions([after]) == set(after) - {"number", "method", "weights", "seeds", "images"}
 
 
 def test_perceptual_counts_as_semantic(store: Store) -> None:

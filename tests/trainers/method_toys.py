@@ -15,13 +15,13 @@ from attacks import Attack
 from trainers import methods
 from trainers.data import ImageSet
 from trainers.loop import Fitted, fit
-from trainers.methods import CATALOGUE
+from trainers.methods import ADAPTIVE, CATALOGUE
 from trainers.parts import PARTS, Method
 from trainers.recipe import Recipe
 from trainers.tradeoff import Prior
 
-BUDGETS = ("max+ab-l1", "max+ab-l2", "msd+ab-l2", "avg+ab-l2")
-NAMES = (*CATALOGUE, *BUDGETS, "cas+ema", "sat+mde", "ramp+ramp")
+BUDGETS = tuple(f"{name}+{norm}" for name in ("avg", "max", "msd") for norm in ADAPTIVE)
+NAMES = (*CATALOGUE, *BUDGETS, "cas+none", "cas+ema", "sat+mde", "ramp+ramp")
 RECIPE = Recipe(epochs=5, batch_size=12, lr=0.05, schedule="constant")
 """Two batches an epoch."""
 

@@ -20,7 +20,7 @@ from attacks.losses import margin
 from attacks.lp import PGDL2, PGDLinf
 from trainers import methods
 from trainers.checkpoint import Folder
-from trainers.inner.adaptive_budget import factors, gradient_norm, streaks
+from trainers.inner.adaptive_budget import factors, gradient_norm
 from trainers.inner.each import Each
 from trainers.inner.max import Max
 from trainers.inner.msd import Msd
@@ -286,16 +286,6 @@ def test_the_model_is_left_as_it_was(inner: Inner, training: bool) -> None:
     assert all(torch.equal(a.x, b.x) for a, b in zip(views, again, strict=True))
 
 
-def test_table_5s_example() -> None:
-    row = streaks(("l1", "l2", "linf"), ("l1", "l1", "l2", "linf", "linf"))
-    assert [row[f"longest.{name}"] for name in ("l1", "l2", "linf")] == [2, 1, 2]
-    assert row["mean_streak"] == pytest.approx(5 / 3)
-    assert [row[f"leads.{name}"] for name in ("l1", "l2", "linf")] == pytest.approx([0.4, 0.2, 0.4])
-    assert (row["streaks"], row["first.l1"], row["last.linf"]) == (3, 2, 2)
-    assert {key for key in row if key.startswith(("first", "last"))} == {"first.l1", "last.linf"}
-    assert streaks(("a", "b"), ("a",) * 4)["longest.b"] == 0
-
-
 @pytest.mark.parametrize("made", INNERS)
 def test_tracking_changes_nothing_but_what_is_known(made: type[Each | Max | Msd]) -> None:
     """Gradients 0.3, 0.4, 0.8 as in Algorithm 2's example: l1 leads. Free: of one step at 0.2 all report its loss."""
@@ -310,10 +300,14 @@ def test_tracking_changes_nothing_but_what_is_known(made: type[Each | Max | Msd]
     assert all(torch.equal(a.x, b.x) for a, b in zip(*views, strict=True))
 
 
-def test_each_tells_no_leader_by_losses_that_do_not_compare() -> None:
-    inner, batch = Each(), pixel_batch(0.5)
-    inner.views(Line(), batch, [Boaster(epsilon=0.3), Darker(epsilon=0.3)], None, seeds_of(batch))
-    assert inner.record() == {"budgets": {"boaster": 0.3, "darker": 0.3}, "domination": {}}
+def test_each_compares_cross_entropies_where_an_attack_has_a_loss_of_its_own() -> None:
+    """Logits (s, 0), label 0, pixel 0.5: 0.2 after Darker, whose loss was that of 0.5, and 0.8 after Boaster."""
+    inner, batch, model, passes = Each(), pixel_batch(0.5), Line(), Passes()
+    with passes.counted(model):
+        inner.views(model, batch, [Boaster(epsilon=0.3), Darker(epsilon=0.3)], None, seeds_of(batch))
+    assert passes.forwards == 1 + 1 + 1  # the image by both, and Boaster's result once more
+    row = inner.record()["domination"]
+    assert (row["leads.darker"], row["leads.boaster"], row["by_gradient"]) == (1, 0, 0)
 
 
 def test_one_attack_dominates_nobody() -> None:

@@ -31,7 +31,7 @@ adaptive-budget
     Alg. 1, AVG          here
     Alg. 1, MSD          here, step by step; test_msd.py::algorithm_1_msd
     Alg. 2, 3-5, 10-15   test_adaptive_budget.py::algorithm_2; its step: here
-    Table 5              test_adaptive_budget.py::table_5
+    Table 5              test_domination.py::table_5s
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from trainers.evaluate import (
     protocol,
 )
 from trainers.recipe import Recipe
+from trainers.worst import Broken, worst
 
 ANY, LAST = Protocol("any", None, any_iterate=True), Protocol("last", None, any_iterate=False)
 
@@ -87,6 +88,8 @@ def test_verdicts_on_images_whose_margin_is_known() -> None:
     assert (clean.attack, clean.family, clean.epsilon, clean.num_steps) == ("clean", "clean", 0.0, 0)
     assert (attacked.attack, attacked.family, attacked.epsilon, attacked.num_steps) == ("pgd-linf", "lp", 0.1, 4)
     assert attacked.robust.dtype == torch.bool
+    assert clean.predicted.tolist() == [1, 0, 0, 0, 0]
+    assert attacked.predicted.tolist() == [1, 1, 1, 0, 0]
     assert attacked.seconds > 0
 
 
@@ -135,6 +138,7 @@ def test_a_logit_that_is_no_number_is_no_right_answer() -> None:
 
     (clean,) = verdicts(Blind(), grey(10, 200), {})
     assert clean.robust.tolist() == [False, False]
+    assert clean.predicted.tolist() == [-1, -1]
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +186,54 @@ def test_bits_do_not_depend_on_the_batch_size_or_the_order(trained: nn.Module, h
         assert [a.mean_loss for a in found] == pytest.approx([b.mean_loss for b in whole], rel=1e-3)
     shuffled = verdicts(trained, images.subset(order), REAL, how)
     assert all(torch.equal(a.robust, b.robust[order]) for a, b in zip(shuffled, whole, strict=True))
+
+
+@pytest.mark.parametrize("how", [ANY, LAST])
+def test_robust_is_where_the_class_given_is_the_label(trained: nn.Module, how: Protocol) -> None:
+    images = toy_images(40, seed=1)
+    found = verdicts(trained, images, REAL, how, batch_size=16)
+    assert all(torch.equal(one.robust, one.predicted == images.labels) for one in found)
+    assert torch.equal(found[0].predicted, trained(images.floats()).argmax(1))
+    wrong = [one.predicted[~one.robust] for one in found]
+    assert set(torch.cat(wrong).tolist()) <= {0, 1, 2}
+    assert sum(len(each) for each in wrong) > 10
+
+
+@pytest.mark.parametrize("size", [5, 40])
+def test_the_worst_images_are_the_broken_ones_of_the_highest_loss(trained: nn.Module, size: int) -> None:
+    """Reached again here from what the attack itself returns; neither batches nor order matter."""
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(4))
+    images = toy_images(40, seed=1)
+    attack = dataclasses.replace(REAL["linf"], epsilon=0.2)
+    found = list(
+        evaluate(
+            trained, images.subset(order), {"linf": attack}, protocol=LAST, seed=0, batch_size=size, keep_worst=True
+        )
+    )
+    x, y = images.floats(), images.labels
+    with exact_fp32():
+        made = attack(trained, x, y, seeds=image_seeds(images.ids, 0, "linf"))
+        logits = trained(made).detach()
+        losses = torch.nn.functional.cross_entropy(logits, y, reduction="none")
+        broken = (trained(x).argmax(1) == y) & (logits.argmax(1) != y)
+    expected = sorted(broken.nonzero().flatten().tolist(), key=lambda i: -losses[i])[:3]
+    assert len(expected) == 3
+    worst = found[1].worst
+    assert [one.image for one in worst] == images.ids[expected].tolist()
+    assert [one.loss for one in worst] == pytest.approx(losses[expected].tolist(), rel=1e-3)
+    for one, i in zip(worst, expected, strict=True):
+        assert (one.label, one.predicted) == (int(y[i]), int(logits[i].argmax()))
+        assert torch.equal(one.clean, images.images[i])
+        assert float((one.attacked.float() / 255 - made[i]).abs().max()) <= 0.5 / 255 + 1e-4
+    assert found[0].worst == ()
+    assert verdicts(trained, images, {"linf": attack})[1].worst == ()
+
+
+def test_a_loss_that_is_no_number_is_the_highest_and_equal_ones_go_by_id() -> None:
+    blank = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    given = [(7, 1.0), (5, 1.0), (9, 0.5), (8, float("nan"))]
+    found = worst(Broken(image, 0, 1, loss, blank, blank) for image, loss in given)
+    assert [one.image for one in found] == [8, 5, 7]
 
 
 def test_shares_of_the_images_have_the_bits_of_the_whole(trained: nn.Module) -> None:

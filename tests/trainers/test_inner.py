@@ -14,7 +14,7 @@ from trainer_toys import batch_of, toy_attacks, toy_images, toy_net
 import attacks
 from attacks import Attack
 from attacks.errors import InputError
-from trainers.inner.adaptive_budget import factors, gradient_norm, streaks
+from trainers.inner.adaptive_budget import factors, gradient_norm
 from trainers.inner.each import Each
 from trainers.inner.max import Max
 from trainers.inner.msd import Msd, rules
@@ -156,14 +156,6 @@ def test_adaptive_budgets_are_those_of_the_gradients(inner: Any, norm: str) -> N
     assert list(recorded["budgets"].values()) == pytest.approx(expected, rel=1e-4)
     assert recorded["domination"][f"leads.{LP[norms.index(max(norms))]}"] == 1.0
     assert made.record() == {}
-
-
-def test_streaks_of_leaders() -> None:
-    found = streaks(("1", "2", "inf"), ["1", "1", "2", "inf", "inf", "2"])
-    assert (found["longest.1"], found["longest.2"], found["longest.inf"]) == (2, 1, 2)
-    assert found["mean_streak"] == pytest.approx(6 / 4)
-    assert found["streaks"] == 4
-    assert found["leads.inf"] == pytest.approx(2 / 6)
 
 
 def passes(inner: Any, of: dict[str, Attack]) -> tuple[float, float]:

@@ -32,9 +32,9 @@ from attacks.errors import InputError
 from trainers.checkpoint import Folder
 from trainers.data import ImageSet
 from trainers.evaluate import correct_by_attack
-from trainers.loop import Fitted, probe_size, split_batches
+from trainers.loop import Fitted, Look, probe_size, split_batches
 from trainers.objectives.ce import CrossEntropy
-from trainers.parts import Batch, Loss
+from trainers.parts import Batch, Loss, State
 from trainers.recipe import Recipe
 from trainers.step import Diverged, Step
 from trainers.tradeoff import measure
@@ -53,12 +53,18 @@ def test_the_loss_falls() -> None:
     assert fitted.finished
 
 
-def run(name: str, files: Folder | None, report: Callable[..., bool] | None = None, recipe: Recipe = RECIPE) -> Fitted:
+def run(
+    name: str,
+    files: Folder | None,
+    report: Callable[..., bool] | None = None,
+    recipe: Recipe = RECIPE,
+    look: Look | None = None,
+) -> Fitted:
     """A run of three epochs from the same model, with a prior that tells the attacks apart."""
     train, of = toy_images(), toy_attacks("linf", "pgd-l2", "hsv")
     prior = flat_prior(train, of)
     prior.accuracy[0] = 0.1
-    return tune(name, toy_net(), train, of, recipe, files=files, report=report, prior=prior, seed=5)
+    return tune(name, toy_net(), train, of, recipe, files=files, report=report, look=look, prior=prior, seed=5)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +110,27 @@ def test_the_gain_from_training_accuracies_resumes_too(tmp_path: Path) -> None:
 
 def test_a_run_without_checkpoints_equals_one_with_them(tmp_path: Path) -> None:
     assert same(run("cas", None).model.state_dict(), run("cas", Folder(tmp_path)).model.state_dict())
+
+
+def test_whoever_looks_sees_each_epoch_and_changes_nothing(tmp_path: Path) -> None:
+    """And again the one that a run goes on from."""
+    looks: list[tuple[int, State, State]] = []
+
+    def look(epoch: int, model: nn.Module, averaged: State | None) -> None:
+        assert averaged is not None
+        looks.append((epoch, copy.deepcopy(model.state_dict()), copy.deepcopy(averaged)))
+
+    whole = run("sat+ema", None)
+    part = run("sat+ema", Folder(tmp_path), lambda epoch, _: epoch < 2, look=look)
+    assert [epoch for epoch, *_ in looks] == [1, 2]
+    assert same(looks[1][1], part.model.state_dict())
+    rest = run("sat+ema", Folder(tmp_path), look=look)
+    assert [epoch for epoch, *_ in looks] == [1, 2, 2, 3]
+    assert same(looks[1][1], looks[2][1])
+    assert same(looks[1][2], looks[2][2])
+    assert same(looks[3][1], rest.model.state_dict())
+    assert same(rest.model.state_dict(), whole.model.state_dict())
+    assert told(rest.history) == told(whole.history)
 
 
 def test_a_damaged_newest_checkpoint_costs_one_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

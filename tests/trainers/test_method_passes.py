@@ -42,7 +42,7 @@ PASSES: dict[str, tuple[int, int, int, int]] = {
 }
 """Forwards and backwards of an image to attack it and to train on it."""
 PASSES |= {f"{name}-scratch": PASSES[name] for name in ("avg", "max", "msd")}
-PASSES |= {"cas+ema": PASSES["cas"], "sat+mde": PASSES["sat"]}
+PASSES |= {"cas+none": PASSES["cas"], "cas+ema": PASSES["cas"], "sat+mde": PASSES["sat"]}
 PASSES["ramp+ramp"] = (*PASSES["ramp"][:2], 2 + 1, 2 + 1)  # and an epoch on clean images
 for name in BUDGETS:  # k attacks and a gradient of each, before all of it
     f, b, training_f, training_b = PASSES[name[:3]]

@@ -194,3 +194,38 @@ def test_it_trains(name: str, objective: str) -> None:
     recipe = Recipe(epochs=4, batch_size=16, lr=0.02, schedule="constant")
     history = fit(toy_net(), toy_images(), attacks, of, recipe, importance=ones(attacks), seed=0).history
     assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+class Noting(Vir):
+    """VIR that notes what it gave to which class, by epoch."""
+
+    def __call__(self, p_clean: Tensor | None, p_adv: Tensor, view: View, y: Tensor, epoch: int) -> Tensor:
+        w = super().__call__(p_clean, p_adv, view, y, epoch)
+        noted: list[tuple[int, int, float]] = self.__dict__.setdefault("noted", [])
+        noted += zip([epoch] * len(y), y.tolist(), w.tolist(), strict=True)
+        return w
+
+
+def test_an_epoch_records_the_mean_weight_of_each_class() -> None:
+    """Class 3 has no image; class 0 has half of them. In the burn-in all weigh 1."""
+    attacks = toy_attacks("pgd-linf", steps=2)
+    images = toy_images(32, classes=4)
+    images.labels[:] = torch.tensor([0, 0, 1, 2]).repeat(8)
+    weighting = Noting(burn_in=0.5)
+    of = replace(method("sat"), weighting=weighting)
+    recipe = Recipe(epochs=3, batch_size=12, lr=0.02, schedule="constant")
+    history = fit(toy_net(4), images, attacks, of, recipe, importance=ones(attacks), seed=0).history
+    for epoch, record in enumerate(history):
+        given = {str(c): [w for e, k, w in weighting.__dict__["noted"] if (e, k) == (epoch, c)] for c in range(3)}
+        assert [len(weights) for weights in given.values()] == [16, 8, 8]
+        assert record["class_weights"] == pytest.approx({c: sum(ws) / len(ws) for c, ws in given.items()}, rel=1e-6)
+    assert history[0]["class_weights"] == {"0": 1.0, "1": 1.0, "2": 1.0}
+    assert len(set(history[2]["class_weights"].values())) == 3
+
+
+def test_nothing_is_recorded_where_all_images_count_the_same() -> None:
+    attacks = toy_attacks("pgd-linf")
+    recipe = Recipe(epochs=1, batch_size=16, lr=0.02)
+    fitted = fit(toy_net(), toy_images(), attacks, method("sat"), recipe, importance=ones(attacks), seed=0)
+    assert "class_weights" not in fitted.history[0]
+    assert [weightings.get(name).weighs for name in ("gairat", "mail", "vir", "none")] == [True, True, True, False]

@@ -17,7 +17,7 @@ from trainers.checkpoint import Folder
 from trainers.recipe import Recipe
 from trainers.workers import Workers
 
-NAMES = ("cas", "sat+ema")
+NAMES = ("cas", "sat+ema", "vir-at")
 
 
 @given(st.integers(0, 200), st.integers(1, 9))
@@ -99,12 +99,14 @@ def close(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_two_workers_train_what_one_trains(ranks: Outcomes, name: str) -> None:
     one, two = outcome(train(name, "smooth", Workers())), ranks[0][name, "smooth"]
     assert close(two["live"], one["live"])
-    assert close(two["averaged"], one["averaged"])
+    assert close(two["averaged"] or {}, one["averaged"] or {})
     assert not close(two["live"], smooth_net().state_dict())
     for a, b in zip(two["history"], one["history"], strict=True):
         assert a["counts"] == b["counts"]
         assert a["probabilities"] == pytest.approx(b["probabilities"], rel=1e-3)
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+        assert ("class_weights" in a) == (name == "vir-at")
+        assert a.get("class_weights", {}) == pytest.approx(b.get("class_weights", {}), rel=1e-3)
 
 
 def test_two_workers_resume_to_the_last_bit(ranks: Outcomes) -> None:

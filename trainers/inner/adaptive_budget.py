@@ -1,4 +1,4 @@
-"""What each, max and msd share: AdaptiveBudget (adaptive-budget, Alg. 2) and which player dominates (its Table 5)."""
+"""What each, max and msd share: AdaptiveBudget (adaptive-budget, Alg. 2) and who leads a batch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attacks import Attack
+from attacks import Attack, View
 from attacks.base import _frozen
 from attacks.errors import InputError, unknown
 from attacks.losses import cross_entropy
+from trainers.domination import Names, streaks
 from trainers.parts import Batch, Loss, Record
 
-Names = Sequence[str]
 NORMS = {"none": 2, "l1": 1, "l2": 2}
 """The orders; that of "none" is for tracking."""
 
@@ -51,6 +50,20 @@ def comparable(attack: Attack, loss: Loss | None) -> bool:
     return loss is not None or type(attack).objective is Attack.objective
 
 
+@torch.no_grad()
+def comparable_losses(
+    model: nn.Module, batch: Batch, attacks: Sequence[Attack], views: Sequence[View], loss: Loss | None
+) -> Tensor:
+    """(k, B): the losses in the Views, and the cross entropy of the results of an attack with a loss of its own, which
+    costs a forward."""
+
+    def ce(x: Tensor) -> Tensor:
+        with _frozen(model):
+            return cross_entropy(model(x).float(), batch.y)
+
+    return torch.stack([v.loss if comparable(a, loss) else ce(v.x) for a, v in zip(attacks, views, strict=True)])
+
+
 @dataclass
 class Players:
     """The adversaries of one batch after another. The first six fields are those of the inners.
@@ -80,6 +93,11 @@ class Players:
             raise unknown("gradient", self.gradient, ("parameter", "input"))
         if not 0 < self.clip_low <= 1 <= self.clip_high < math.inf:
             raise InputError(f"expected 0 < clip_low <= 1 <= clip_high, got {self.clip_low} and {self.clip_high}")
+
+    @property
+    def by_gradient(self) -> bool:
+        """Whether gradients tell who leads."""
+        return self.adaptive != "none" or self.track
 
     def at_budgets(
         self, model: nn.Module, batch: Batch, names: Names, attacks: Sequence[Attack], loss: Loss | None, seeds: Tensor
@@ -135,16 +153,4 @@ class Players:
             return wins
         places = torch.stack([place for _, place in self._leaders]).tolist()
         led = [players[place] for (players, _), place in zip(self._leaders, places, strict=True)]
-        return {"by_gradient": float(self.adaptive != "none" or self.track)} | streaks(names, led) | wins
-
-
-def streaks(names: Names, led: Names) -> dict[str, float]:
-    """Of the leaders of consecutive batches: `leads.A`, the share of batches; `longest.A` streak; `mean_streak` of all
-    `streaks` (Table 5: of 1 1 2 inf inf the longest are 2, 1, 2, the mean is 5 / 3). Table 5 counts through a whole
-    training: the lengths of the first and the last streak, `first.A` and `last.A`, join one epoch to the next."""
-    runs = [(name, len(list(group))) for name, group in groupby(led)]
-    found = {"mean_streak": len(led) / len(runs), "streaks": float(len(runs))}
-    for name in names:
-        found[f"leads.{name}"] = led.count(name) / len(led)
-        found[f"longest.{name}"] = float(max((n for leader, n in runs if leader == name), default=0))
-    return found | {f"first.{runs[0][0]}": float(runs[0][1]), f"last.{runs[-1][0]}": float(runs[-1][1])}
+        return {"by_gradient": float(self.by_gradient)} | streaks(names, led) | wins

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from attacks import Attack, View
-from trainers.inner.adaptive_budget import Players, comparable
+from trainers.inner.adaptive_budget import Players, comparable_losses
 from trainers.parts import Batch, Loss, Record, inners
 
 
@@ -21,7 +20,8 @@ class Each:
     the k attacks, k forwards and backwards for the norms, and the attacks again. `track` costs those k alone.
 
     The options are those of Players. Who leads a batch is told by the gradients if they are measured; else by the mean
-    loss that the attacks report, for PGD that of the last iterate but one, unless an attack has a loss of its own.
+    loss that the attacks report, for PGD that of the last iterate but one; an attack with a loss of its own (ppgd)
+    costs a forward more.
     """
 
     adaptive: str = "none"
@@ -41,9 +41,10 @@ class Each:
         names = [attack.name for attack in attacks]
         players = self._players.at_budgets(model, batch, names, attacks, loss, seeds)
         views = [attack.run(model, batch.x, batch.y, seeds=seeds, loss=loss) for attack in players]
-        fair = all(comparable(attack, loss) for attack in attacks)
-        losses = torch.stack([view.loss.mean() for view in views]) if fair else None
-        self._players.watch(model, batch, names, (view.x for view in views), loss, losses)
+        free = None
+        if not self._players.by_gradient and len(views) > 1:
+            free = comparable_losses(model, batch, players, views, loss).mean(1)
+        self._players.watch(model, batch, names, (view.x for view in views), loss, free)
         return views
 
     def record(self) -> Record:

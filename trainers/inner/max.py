@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import one_hot
 
 from attacks import Attack, View
-from attacks.base import _frozen
-from trainers.inner.adaptive_budget import Players, comparable
+from trainers.inner.adaptive_budget import Players, comparable_losses
 from trainers.parts import Batch, Loss, Record, inners
 
 
@@ -49,9 +48,7 @@ class Max:
         names = [attack.name for attack in attacks]
         players = self._players.at_budgets(model, batch, names, attacks, loss, seeds)
         views = [a.run(model, batch.x, batch.y, seeds=seeds, loss=loss, final_forward=True) for a in players]
-        losses = torch.stack(
-            [v.loss if comparable(a, loss) else _ce(model, v.x, batch.y) for a, v in zip(players, views, strict=True)]
-        )
+        losses = comparable_losses(model, batch, players, views, loss)
         worst = losses.argmax(0)
         shares = one_hot(worst, len(views)).float().mean(0)
         self._players.won(names, shares)
@@ -60,12 +57,6 @@ class Max:
 
     def record(self) -> Record:
         return self._players.record()
-
-
-@torch.no_grad()
-def _ce(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with _frozen(model):
-        return cross_entropy(model(x).float(), y, reduction="none")
 
 
 def _worst(views: Sequence[View], losses: Tensor, worst: Tensor) -> View:

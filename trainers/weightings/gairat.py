@@ -40,6 +40,7 @@ class Gairat:
     lam: float = -1.0
     burn_in: float = 0.5
     clean: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:

@@ -33,6 +33,7 @@ class Mail:
     normalise: bool = False
     burn_in: float = 76 / 120
     clean: ClassVar[bool] = False
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("gamma", "factor"):

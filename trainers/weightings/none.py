@@ -17,6 +17,7 @@ from trainers.parts import weightings
 @dataclass
 class Equal:
     clean: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
 
     def start(self, attacks: Sequence[Attack], epochs: int) -> None:
         pass

@@ -38,6 +38,7 @@ class Vir:
     score: str = "both"
     burn_in: float = 76 / 115
     clean: ClassVar[bool] = True
+    weighs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("alpha", "gamma", "beta"):
