@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -263,20 +263,32 @@ def recipe(trial: TrialBase) -> Recipe:
     return augmented(trial.recipe(), trial.dataset)
 
 
-def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
-    """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
-    learning rate and seed share it, else measured now and put there."""
-    cache = Storage(job.storage).child("cache")
-    training = training_attacks(trial, reference)
+def stored_prior(storage: Storage, trial: TrialBase, weights: bytes, init: str, data: str) -> tradeoff.Prior | None:
+    """What phase I of such a trial left in the storage's cache. `weights`: of the starting model that `init` names."""
+    name = _prior_file(init, data, trial, training_attacks(trial, starting(weights)))
+    try:
+        return tradeoff.Prior.loads(storage.child("cache").read(name))
+    except FileNotFoundError:
+        return None
+
+
+def _prior_file(init: str, data: str, trial: TrialBase, training: Mapping[str, attacks.Attack]) -> str:
     made_of = {
-        "init": job.init,
-        "data": job.fingerprint,
+        "init": init,
+        "data": data,
         "attacks": {name: repr(attack) for name, attack in training.items()},
         "features": trial.features,
         "recipe": asdict(replace(recipe(trial), epochs=1, schedule="constant", warm_up=0.0)),
         "seed": trial.seed,
     }
-    name = f"prior-{digest(made_of)}.safetensors"
+    return f"prior-{digest(made_of)}.safetensors"
+
+
+def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
+    """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
+    learning rate and seed share it, else measured now and put there."""
+    cache, training = Storage(job.storage).child("cache"), training_attacks(trial, reference)
+    name = _prior_file(job.init, job.fingerprint, trial, training)
     try:
         return tradeoff.Prior.loads(cache.read(name))
     except FileNotFoundError:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from attacks.errors import InputError
-from sweep.cli import analyse, catalogue, control, export, judge, papers, read, run, table, tradeoff
+from sweep.cli import analyse, catalogue, control, export, judge, papers, read, report, run, table, tradeoff
 
 app = typer.Typer(
     name="sweep",
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for module in (run, control, judge, tradeoff, read, table, papers, analyse, export, catalogue):
+for module in (run, control, judge, tradeoff, read, table, papers, analyse, report, export, catalogue):
     for name, command in module.COMMANDS.items():
         app.command(name)(command)
 
