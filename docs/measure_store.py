@@ -25,9 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sweep import schema, spaces
-from sweep.layers import resolve
-from sweep.settings import nest
+from sweep import schema
 from sweep.storage import Storage
 from sweep.store import Store
 
@@ -50,6 +48,9 @@ SQL = {
 
 def make(folder: Path) -> None:
     """The sweep as the service writes it: a file for each evaluation, and for each run one of its epochs."""
+    from sweep.layers import resolve
+    from sweep.settings import nest
+
     store = Store(Storage(str(folder)), ID)
     resolved = resolve("cas", nest({"dataset": "digits", "trials": CONFIGURATIONS, "seeds": list(range(SEEDS))}))
     about = {"space": "cas", "method": "cas", "dataset": "digits", "fingerprint": "f", "seed": 0}
@@ -72,6 +73,8 @@ def make(folder: Path) -> None:
 
 def results(rng: Any, number: int, seed: int, key: str, hard: Any, labels: Any) -> pa.Table:
     """Each image has a difficulty, each attack a strength, and training helps."""
+    from sweep import spaces
+
     attacks = ["clean", *spaces.default_attacks()]
     helped = np.linspace(0.2, 1.0, EPOCHS)[:, None] * np.linspace(0.9, 0.3, len(attacks))
     level = np.concatenate([helped, helped[-1:]])[..., None] + rng.normal(0, 0.1, (EPOCHS + 1, len(attacks), IMAGES))
@@ -108,6 +111,8 @@ def evaluations(key: str, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def epochs(rng: Any, number: int, key: str) -> pa.Table:
+    from sweep import spaces
+
     probabilities = dict.fromkeys(spaces.default_attacks(), 1 / 21)
     about = {"sweep_id": ID, "trial": key, "number": number, "phase": "main", "probabilities": probabilities}
     loss = {"train_loss": float(rng.random()), "train_accuracy": float(rng.random())}

@@ -82,10 +82,10 @@ def view(
     tradeoff; of the last four, `columns` alone can be had."""
     stores = _stores(storage, sweep_id)
     if name == "sweeps":
-        return _stacked(schema.TABLES[name].empty_table(), _sweeps(stores))
+        return _stacked(schema.empty(schema.TABLES[name]), _sweeps(stores))
     if name == "trials":
-        return with_params(_stacked(schema.TABLES[name].empty_table(), (store.trials() for store in stores)))
-    empty = schema.TABLES[name].empty_table()
+        return with_params(_stacked(schema.empty(schema.TABLES[name]), (store.trials() for store in stores)))
+    empty = schema.empty(schema.TABLES[name])
     empty = empty if columns is None else empty.select(columns)
     return _stacked(empty, (_READS[name](store, columns) for store in stores))
 
@@ -145,7 +145,7 @@ def _held(storage: Storage, sql: str, sweep_id: Any, params: Params, kind: Any) 
     """The views that the SQL is about, each with all of its columns; those that it does not ask for hold nulls."""
     names = _mentioned(sql)
     held = {name: view(storage, name, sweep_id) for name in names if name not in _READS}
-    empty = {name: schema.TABLES[name].empty_table() for name in names if name in _READS}
+    empty = {name: schema.empty(schema.TABLES[name]) for name in names if name in _READS}
     if not empty:
         return held
     asked = None if kind == duckdb.StatementType.EXPLAIN else asked_columns(sql, params, held | empty)

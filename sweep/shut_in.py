@@ -93,7 +93,7 @@ def asked_columns(sql: str, params: Params, held: dict[str, pa.Table]) -> set[st
     """
     with connected(MEMORY, planning=True) as connection:
         for name, table in held.items():
-            connection.register(name, table.schema.empty_table())
+            connection.register(name, schema.empty(table.schema))
         try:
             with one_line(held):
                 _, plan = connection.sql(f"EXPLAIN (FORMAT json) {sql}", params=dict(params)).fetchall()[0]

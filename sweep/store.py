@@ -268,7 +268,7 @@ class Store:
             read, skipped = self._read_listed(table, decode)
             if all(reason != _GONE for reason in skipped.values()):
                 break  # else a compacted file has taken its place since it was listed
-        empty = schema.TABLES[table].empty_table()
+        empty = schema.empty(schema.TABLES[table])
         _warn(f"{table} of {self.sweep_id}", read, skipped)
         return pa.concat_tables([empty if columns is None else empty.select(columns), *read.values()])
 
