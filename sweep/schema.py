@@ -287,19 +287,23 @@ def _verified(name: str, data: Source) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             if (file.metadata.metadata or {}).get(b"sweep.table") != name.encode():
                 raise Unverified("foreign")
-            if lacking := [column for column in NEEDED.get(name, ()) if not _full(file, column)]:
+            if lacking := _lacking(file, NEEDED.get(name, ())):
                 raise Unverified(f"foreign: rows without {lacking[0]}")
             yield file
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise Unverified(f"corrupt: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
-def _full(file: pq.ParquetFile, column: str) -> bool:
-    """Whether each row has a value in the column, as the file's end says."""
-    at = {file.schema.column(i).path: i for i in range(len(file.schema))}.get(column)
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    known = [at is not None and group.column(at).statistics for group in groups if group.num_rows]
-    return all(one and one.null_count == 0 for one in known)
+def _lacking(file: pq.ParquetFile, columns: Iterable[str]) -> list[str]:
+    """The columns that not every row has a value in, as the file's end says."""
+    at = {name: i for i, name in enumerate(file.schema.names)}
+    groups = [group for i in range(file.metadata.num_row_groups) if (group := file.metadata.row_group(i)).num_rows]
+
+    def full(column: str) -> bool:
+        known = [group.column(at[column]).statistics for group in groups]
+        return all(one is not None and one.null_count == 0 for one in known)
+
+    return [column for column in columns if column not in at or not full(column)]
 
 
 def _replaced(file: pq.ParquetFile) -> list[str]:

@@ -90,14 +90,14 @@ def check(sweep: Shell, *arguments: str) -> int:
     return answer.code
 
 
-@fuzzed(150)
+@fuzzed(80)
 @given(sql=st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join) | st.text(max_size=20) | SURROGATES)
 def test_any_sql(sweep: Shell, finished: Store, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
     monkeypatch.chdir(sweep.folder)
     check(sweep, "query", "--param", "a=1", "--", sql)
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(
     name=SURROGATES | st.sampled_from(["../s", "s/..", "s", "-s", ".", "s\n", "S", "s" * 300]),
     verb=st.sampled_from(["table", "status", "best", "query", "compact"]),
@@ -110,7 +110,7 @@ def test_any_id(sweep: Shell, finished: Store, monkeypatch: pytest.MonkeyPatch, 
         check(sweep, verb, "--", name)
 
 
-@fuzzed(80)
+@fuzzed(40)
 @given(
     names=st.lists(SURROGATES | st.sampled_from(["linf", "l1", "clean", "blur", "", "linf/apgd"]), max_size=4),
     split=st.sampled_from(["val", "test", "test"]) | SURROGATES,
@@ -120,7 +120,7 @@ def test_any_list_of_columns(sweep: Shell, finished: Store, names: list[str], sp
     check(sweep, "table", "s", f"--union={','.join(names)}", f"--split={split}", f"--format={form}")
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(param=st.text(max_size=12) | SURROGATES.map(lambda text: f"a={text}"))
 def test_any_parameter(sweep: Shell, finished: Store, param: str) -> None:
     check(sweep, "query", "select $a", f"--param={param}")
@@ -165,7 +165,7 @@ def lone(data: bytes, at: int, byte: int) -> bytes:
 SPOILS: list[Callable[[bytes, int, int], bytes]] = [cut, flip, flip, flip, swap, swap, empty, lone]
 
 
-@fuzzed(80)
+@fuzzed(60)
 @given(
     spoils=st.lists(
         st.tuples(st.sampled_from(SPOILS), st.integers(0, 40_000), st.integers(1, 255), st.integers(0, 30)),
