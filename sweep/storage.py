@@ -183,7 +183,8 @@ class _Local:
 
     def names(self, prefix: str) -> list[str]:
         found = os.walk(self.root / prefix, onerror=_unless_missing)
-        return [(Path(folder) / file).relative_to(self.root).as_posix() for folder, _, files in found for file in files]
+        folders = ((Path(folder).relative_to(self.root).as_posix(), files) for folder, _, files in found)
+        return [file if folder == "." else f"{folder}/{file}" for folder, files in folders for file in files]
 
     def folders(self) -> list[str]:
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweep.models import CLEAN
+from sweep.render.sheet import SIGNS
 from sweep.report import figures
 from sweep.report.explorer import label
 from sweep.report.figures import Series
 from sweep.report.standing import Cells, Standing
 from sweep.report.words import Chart, Grid, Section, counted, interval, percent, points
-from sweep.sheet import SIGNS
+from sweep.tables.models import CLEAN
 
 _ROUND_OFF = 1e-9
 

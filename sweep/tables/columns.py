@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.errors import InputError, unknown
-from sweep import averages
 from sweep.intervals import Floats
-from sweep.models import CLEAN, Model, attack_names
-from sweep.ratios import Reference
+from sweep.tables import averages
+from sweep.tables.models import CLEAN, Model, attack_names
+from sweep.tables.ratios import Reference
 
 WORST_CASE = "union of all"
 """Robust against every attack at once: the worst case image by image, the exact union of all attacks."""
