@@ -50,7 +50,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Store:
             folder.mkdir()
             space, sweeps = Path(__file__).with_name("fixture.yaml"), Sweeps(folder)
             try:
-                code, _, err = sweeps.run("run", str(space), "--attacks", "all", "--id", "fixture")
+                code, _, err = sweeps.run("run", str(space), "--attacks", "all", "--id", "fixture", seconds=500)
             finally:
                 sweeps.end()
             assert code == 0, err
