@@ -239,7 +239,7 @@ def _each_epoch(
 
 def _is_stored(job: Job, name: str, workers: Workers) -> bool:
     """Whether rank 0 finds these results: workers that disagreed would wait for one another."""
-    here = job.store.folder.exists(f"parquet/results/{name}.parquet")
+    here = job.store.judged(f"{name}.")
     return bool(workers.from_first(torch.tensor(float(here)), device()))
 
 

@@ -49,7 +49,7 @@ def through(epochs: Sequence[Mapping[str, float]]) -> Training | None:
         for name, n in {**own, first: max(own[first], head)}.items():
             longest[name] = max(longest[name], n)
         leader, length = last, head if row["streaks"] == 1 else tail
-    return Training(dict(longest), batches / count, count, all(row["by_gradient"] for row in epochs))
+    return Training(dict(longest), batches / count, count, all(row.get("by_gradient") for row in epochs))
 
 
 def _end(row: Mapping[str, float], which: str) -> tuple[str, int]:

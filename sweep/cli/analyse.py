@@ -21,8 +21,8 @@ def show(trial: TrialArgument, storage_uri: StorageOption = None, format: Format
 
     Example: sweep show cas-20261120-213000-3f2a/best
     """
-    from sweep import reference, sections
-    from sweep.account import account
+    from sweep.analysis import reference, sections
+    from sweep.analysis.account import account
 
     sections.expect_format(format)
     told = account(reference.find(trial, storage(storage_uri)))
@@ -42,8 +42,8 @@ def diff(
 
     Example: sweep diff cas-20261120-213000-3f2a/0 cas-20261120-213000-3f2a/best
     """
-    from sweep import reference, sections
-    from sweep.difference import difference
+    from sweep.analysis import reference, sections
+    from sweep.analysis.difference import difference
 
     sections.expect_format(format)
     kept = storage(storage_uri)
@@ -68,7 +68,7 @@ def pareto(
     Example: sweep pareto cas-20261120-213000-3f2a --x clean --y average
     """
     from sweep import render
-    from sweep.pareto import front
+    from sweep.analysis.pareto import front
     from sweep.store import Store
 
     rows = front(Store(storage(storage_uri), sweep_id), split, x, y)
@@ -88,8 +88,8 @@ def importance(
 
     Example: sweep importance cas-20261120-213000-3f2a --evaluator ped-anova
     """
-    from sweep import importance as shares
     from sweep import render
+    from sweep.analysis import importance as shares
     from sweep.store import Store
 
     rows = shares.importance(Store(storage(storage_uri), sweep_id), evaluator, target)
@@ -103,7 +103,7 @@ COMMANDS = {"show": show, "diff": diff, "pareto": pareto, "importance": importan
 
 def _readable(told: dict[str, Any]) -> dict[str, Any]:
     """The sections of a trial's account as a person reads them."""
-    from sweep.sections import sparkline
+    from sweep.analysis.sections import sparkline
 
     def spark(key: str, name: str) -> str:
         return sparkline([row[name] for row in told["curves"] if row["key"] == key])

@@ -76,7 +76,7 @@ def table(
         extras=tables.Extras(intervals=intervals, spread=std),
     )
     if format == _ROBUSTBENCH:
-        from sweep import robustbench
+        from sweep.tables import robustbench
 
         render.show(robustbench.entries(found), "json")
     else:

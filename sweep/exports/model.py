@@ -16,10 +16,10 @@ from sweep.exports import Asked
 from sweep.exports.places import MADE_BY
 from sweep.exports.runs import averages, last
 from sweep.intervals import bootstrap, wilson
-from sweep.models import PRETRAINED, scores
 from sweep.spec import TrialBase
 from sweep.status import sound
 from sweep.store import Store
+from sweep.tables.models import PRETRAINED, scores
 from trainers.models import io
 from trainers.sources import source
 

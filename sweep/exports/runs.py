@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sweep.averages import averaged
 from sweep.bits import unpack
-from sweep.models import AVERAGED, PRETRAINED, REPLAY, STAGE
 from sweep.store import COMPLETE, Store
+from sweep.tables.averages import averaged
+from sweep.tables.models import AVERAGED, PRETRAINED, REPLAY, STAGE
 
 Row = Mapping[str, Any]
 _PLACES = {"sweep_id", "trial", "number", "epoch"}

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sweep.bits import unpack_classes
-from sweep.models import AVERAGED, CLEAN
 from sweep.papers import layouts
 from sweep.papers.cells import fits, reproduce
 from sweep.papers.layouts import Layout, Metric, Paper
@@ -20,6 +19,7 @@ from sweep.papers.measured import Measured, Model, Row, robust
 from sweep.papers.metrics import Reader
 from sweep.papers.printed import Number
 from sweep.schema import EXPERIMENT
+from sweep.tables.models import AVERAGED, CLEAN
 
 Rows = list[dict[str, Any]]
 VALIDATION, TRAINING = "validation images", "training images, as they were attacked"

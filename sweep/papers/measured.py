@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from sweep.models import AVERAGED, PRETRAINED, STAGE
 from sweep.schema import EVALUATION, TRADEOFF
 from sweep.settings import at
 from sweep.store import COMPLETE, Store
+from sweep.tables.models import AVERAGED, PRETRAINED, STAGE
 
 Row = Mapping[str, Any]
 _WHO = ("sweep_id", "trial", "number", "method", "dataset", "model", "init", "seed", "weights", "epoch", "split")

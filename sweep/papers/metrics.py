@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep.bits import union
-from sweep.papers import streaks
 from sweep.papers.layouts import Metric, Paper
 from sweep.papers.measured import Measured, Model, Row, robust
+from trainers import domination
+
+MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Reader:
 
     def _of_epochs(self, model: Model, told: Metric) -> Measure | None:
         epochs = [self.measured.epochs.get(run.key, []) for run in model.runs]
-        values = [_seconds(rows) if told.seconds else streaks.of(streaks.streaks(rows), told.streak) for rows in epochs]
+        values = [_seconds(rows) if told.seconds else _streak(rows, told.streak) for rows in epochs]
         found = [value for value in values if value is not None]
         return Measure(tuple(found)) if found and len(found) == len(values) else None
 
@@ -92,6 +95,13 @@ class Reader:
 def _seconds(epochs: Sequence[Mapping[str, Any]]) -> float | None:
     seconds = [row["seconds"] for row in epochs]
     return None if not seconds or None in seconds else sum(seconds)
+
+
+def _streak(epochs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> float | None:
+    """The longest streak through a training of the first of these players that there is, or the mean one."""
+    found = domination.through([json.loads(row["domination"]) if row["domination"] else {} for row in epochs])
+    known = {} if found is None else {**found.longest, MEAN: found.mean}
+    return next((known[name] for name in names if name in known), None)
 
 
 def _under(model: Model, names: Sequence[str]) -> Measure | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep.bits import pack
-from sweep.models import PRETRAINED, Model
 from sweep.report.standing import Standing
 from sweep.report.words import DASH, Grid, percent
+from sweep.tables.models import PRETRAINED, Model
 
 MOST_BYTES = 3_000_000
 """Of bits in the page, before base64: of the models that come first."""

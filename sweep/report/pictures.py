@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
-from sweep.models import Model
 from sweep.report.snapshot import Snapshot, of_trials
 from sweep.report.standing import Standing, keys_of
+from sweep.tables.models import Model
 
 MOST_EACH = 3
 MOST_SIDE = 96

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sweep.models import CLEAN
+from sweep.render.sheet import SIGNS
 from sweep.report import figures
 from sweep.report.explorer import label
 from sweep.report.figures import Series
 from sweep.report.standing import Cells, Standing
 from sweep.report.words import Chart, Grid, Section, counted, interval, percent, points
-from sweep.sheet import SIGNS
+from sweep.tables.models import CLEAN
+
+_ROUND_OFF = 1e-9
 
 
 def against_start(standing: Standing) -> Section:
@@ -56,7 +58,7 @@ def _told(standing: Standing, name: str) -> str:
     if not moved:
         return "The two models met no attack in common."
     up, down = max(moved, key=lambda attack: moved[attack]), min(moved, key=lambda attack: moved[attack])
-    better, worse = sum(value > 0 for value in moved.values()), sum(value < 0 for value in moved.values())
+    better, worse = (sum(sign * value > _ROUND_OFF for value in moved.values()) for sign in (1, -1))
     return (
         f"{name} holds more images than the starting model under {better} of {counted(len(moved), 'attack')} and fewer "
         f"under {worse}: from {points(moved[down])} points ({down}) to {points(moved[up])} ({up})."

@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 def front(store: Snapshot) -> Section:
     """Clean accuracy against the average, of the configurations that came first in the search."""
-    from sweep import pareto
+    from sweep.analysis import pareto
 
     title, first = "Clean against robust", store.configurations()[:MOST_FRONT]
     keys = {run["key"] for one in first for run in one["runs"]}
@@ -92,7 +92,7 @@ def _varied(params: Iterable[Row]) -> list[str]:
 
 def _shares(store: Snapshot) -> tuple[list[str], list[Row]]:
     """Why there is no importance, and the importances."""
-    from sweep.importance import importance
+    from sweep.analysis.importance import importance
 
     try:
         return [], list(importance(store))

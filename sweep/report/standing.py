@@ -8,10 +8,10 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep import tables
-from sweep.cells import Extras
-from sweep.models import CLEAN, Model, attack_names
 from sweep.report.snapshot import Snapshot
 from sweep.tables import PRETRAINED, Table
+from sweep.tables.cells import Extras
+from sweep.tables.models import CLEAN, Model, attack_names
 
 Cells = dict[str, Any]
 MOST_MODELS = 50

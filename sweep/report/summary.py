@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep import lease, status
-from sweep.columns import WORST_CASE
 from sweep.report.robustness import spelled
 from sweep.report.snapshot import Snapshot
 from sweep.report.standing import Cells, Standing
 from sweep.report.words import counted, interval, listed, points, settings, share
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED
+from sweep.tables.columns import WORST_CASE
 
 RUNNING, UNFINISHED, FINISHED = "running", "not finished", "finished"
 MOST_RIVALS = 10

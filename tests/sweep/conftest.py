@@ -48,7 +48,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Store:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            space = Path(__file__).with_name("fixture.yaml")
-            code, _, err = Sweeps(folder).run("run", str(space), "--attacks", "all", "--id", "fixture")
+            space, sweeps = Path(__file__).with_name("fixture.yaml"), Sweeps(folder)
+            try:
+                code, _, err = sweeps.run("run", str(space), "--attacks", "all", "--id", "fixture", seconds=500)
+            finally:
+                sweeps.end()
             assert code == 0, err
     return Store(Storage(str(folder / "results")), "fixture")

@@ -67,10 +67,10 @@ class Sweeps:
         self.running.append(process)
         return process
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        """(exit code, stdout, stderr) of `python -m sweep ...`."""
+    def run(self, *arguments: str, seconds: float = DEADLINE_SECONDS) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr) of `python -m sweep ...`, which may take so long."""
         process = self.start(*arguments)
-        process.wait(DEADLINE_SECONDS)
+        process.wait(seconds)
         return process.returncode, (self.folder / "out").read_text(), (self.folder / "log").read_text()
 
     def end(self) -> None:

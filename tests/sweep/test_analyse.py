@@ -11,9 +11,9 @@ from judgements import end, judge, sweep_of
 from shells import Shell
 from sweeps import planned
 
+from sweep.analysis.sections import sparkline
 from sweep.bits import unpack
 from sweep.intervals import wilson
-from sweep.sections import sparkline
 from sweep.store import Store
 
 WORST = ("union of all", "worst attack")

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from test_tables import AFTER, BEFORE, ended, put
 
 from attacks.errors import InputError
-from sweep.cells import Cast
-from sweep.columns import Columns
 from sweep.intervals import Draws, holding_zero, percentiles
 from sweep.layers import resolve
-from sweep.models import Model
-from sweep.robustbench import entries
+from sweep.render.sheet import BEST, TIED
 from sweep.settings import nest
-from sweep.sheet import BEST, TIED
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import Extras, compare, table
+from sweep.tables.cells import Cast
+from sweep.tables.columns import Columns
+from sweep.tables.models import Model
+from sweep.tables.robustbench import entries
 
 
 @pytest.fixture

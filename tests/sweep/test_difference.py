@@ -10,9 +10,9 @@ import pytest
 from judgements import end, judge, sweep_of
 
 from attacks.errors import InputError
+from sweep.analysis.difference import difference
+from sweep.analysis.reference import find
 from sweep.bits import unpack
-from sweep.difference import difference
-from sweep.reference import find
 from sweep.store import Store
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, blur, fog]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"

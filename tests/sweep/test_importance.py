@@ -11,7 +11,7 @@ import pytest
 from judgements import end, judge, sweep_of
 
 from attacks.errors import InputError
-from sweep.importance import FEWEST, importance
+from sweep.analysis.importance import FEWEST, importance
 from sweep.store import Store
 
 ONE = """\

@@ -12,10 +12,9 @@ from sweep.bits import pack, pack_classes
 from sweep.papers import figures, layouts
 from sweep.papers.cells import cells
 from sweep.papers.measured import Measured
-from sweep.papers.streaks import streaks
 from sweep.storage import Storage
 from sweep.store import Store
-from trainers.inner.adaptive_budget import streaks as recorded
+from trainers.domination import streaks
 
 PLAYERS = ("pgd-l1", "pgd-l2", "pgd-linf")
 
@@ -44,30 +43,7 @@ def judged(attack: str, robust: list[int], **more: Any) -> dict[str, Any]:
 def leading(*epochs: str) -> list[dict[str, Any]]:
     """Epochs whose batches these players led, a letter each: 1, 2, i."""
     names = {"1": "pgd-l1", "2": "pgd-l2", "i": "pgd-linf"}
-    return [{"domination": json.dumps(recorded(PLAYERS, [names[c] for c in text]))} for text in epochs]
-
-
-@pytest.mark.parametrize(
-    ("epochs", "l1", "l2", "linf", "mean"),
-    [
-        (["112ii"], 2, 1, 2, 5 / 3),  # the example of Table 5's caption
-        (["112", "2ii"], 2, 2, 2, 6 / 3),
-        (["1i", "iii", "ii1"], 1, 0, 6, 8 / 3),  # a streak over three epochs
-        (["1", "1", "1"], 3, 0, 0, 3),
-        (["11", "22", "11"], 2, 2, 0, 2),
-    ],
-)
-def test_streaks_by_hand(epochs: list[str], l1: float, l2: float, linf: float, mean: float) -> None:
-    found = streaks(leading(*epochs))
-    assert [found[name] for name in (*PLAYERS, "mean")] == [l1, l2, linf, pytest.approx(mean)]
-    whole = streaks(leading("".join(epochs)))
-    assert whole == pytest.approx(found)
-
-
-def test_who_led_is_not_invented() -> None:
-    assert streaks([{"domination": None}]) == {}
-    assert streaks([{"domination": json.dumps({"wins.pgd-l1": 0.5})}]) == {}
-    assert streaks([]) == {}
+    return [{"domination": json.dumps(streaks(PLAYERS, [names[c] for c in text]))} for text in epochs]
 
 
 def test_table_5_is_of_the_streaks(tmp_path: Any) -> None:
@@ -77,6 +53,8 @@ def test_table_5_is_of_the_streaks(tmp_path: Any) -> None:
     row = {cell.number.metric: cell.value for cell in found if cell.number.row == "MAX"}
     assert row == {"streak_l1": 2, "streak_l2": 2, "streak_linf": 2, "streak_avg": 2}
     assert {cell.number.row for cell in found if cell.value is not None} == {"MAX"}
+    trained(store, "k", "max-scratch", [{"domination": None}, *leading("112")])
+    assert not [c for c in cells("adaptive-budget", "5", Measured((store,))) if c.value is not None], "never invented"
 
 
 def test_confusions_by_hand(tmp_path: Any) -> None:

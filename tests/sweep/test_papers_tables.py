@@ -106,7 +106,7 @@ def test_the_cells_are_those_of_the_bits(measured: Measured, accuracies: Accurac
             assert cell.value == pytest.approx(values.mean()), (printed, name)
             assert cell.seeds == len(values)
             assert cell.std == (pytest.approx(values.std(ddof=1)) if len(values) > 1 else None)
-            assert cell.n == 40
+            assert cell.n == 24
 
 
 def test_rows_that_are_cells_of_a_search_are_told_apart(measured: Measured, accuracies: Accuracies) -> None:

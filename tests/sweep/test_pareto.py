@@ -11,8 +11,8 @@ import pytest
 from judgements import end, judge, sweep_of
 
 from attacks.errors import InputError
+from sweep.analysis.pareto import front
 from sweep.bits import unpack
-from sweep.pareto import front
 from sweep.store import Store
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, blur]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"

@@ -10,7 +10,8 @@ from judgements import end, sweep_of
 from shells import Shell
 
 from attacks.errors import InputError
-from sweep import alternatives, reference, rerun
+from sweep import alternatives
+from sweep.analysis import reference, rerun
 from sweep.candidates import hashed
 from sweep.cli import run
 from sweep.layers import resolve

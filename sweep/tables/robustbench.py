@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sweep.models import CLEAN, Model
 from sweep.tables import Table
+from sweep.tables.models import CLEAN, Model
 
 _THREATS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 

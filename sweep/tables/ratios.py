@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from attacks.errors import InputError
-from sweep import models as judged
-from sweep.models import PRETRAINED, Model
 from sweep.schema import TRADEOFF
 from sweep.store import PLANNED, Store
+from sweep.tables import models as judged
+from sweep.tables.models import PRETRAINED, Model
 
 _INDIVIDUAL = "individual"  # sweep.matrix has the word, and Ray with it
 _JUDGE = "autoattack-"

@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from sweep.averages import AVERAGE
-from sweep.columns import WORST_CASE, Columns
 from sweep.intervals import Draws, Floats, holding_zero, percentiles, wilson
-from sweep.models import PRETRAINED, Cells, Model
-from sweep.sheet import BEST, TIED
+from sweep.render.sheet import BEST, TIED
+from sweep.tables.averages import AVERAGE
+from sweep.tables.columns import WORST_CASE, Columns
+from sweep.tables.models import PRETRAINED, Cells, Model
 
 _ROUND_OFF = 1e-9
 Means = Mapping[str, Floats]

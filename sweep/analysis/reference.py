@@ -8,9 +8,9 @@ from typing import Any
 
 from attacks.errors import InputError
 from sweep import status
-from sweep.models import PRETRAINED
 from sweep.storage import Storage
 from sweep.store import Store, overall
+from sweep.tables.models import PRETRAINED
 
 BEST = "best"
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from attacks.errors import InputError
-from sweep import judged
-from sweep.account import environment, settings
-from sweep.columns import Columns
+from sweep.analysis import judged
+from sweep.analysis.account import environment, settings
+from sweep.analysis.judged import Compared
+from sweep.analysis.reference import Reference
 from sweep.intervals import Floats, percentiles
-from sweep.judged import Compared
-from sweep.models import Model, attack_names, expect_comparable
-from sweep.reference import Reference
 from sweep.store import COMPLETE
+from sweep.tables.columns import Columns
+from sweep.tables.models import Model, attack_names, expect_comparable
 
 Rows = list[dict[str, Any]]
 NONE = object()

@@ -11,7 +11,7 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import alternatives, layers, spaces, status
 from sweep.alternatives import Alternative
-from sweep.reference import Reference
+from sweep.analysis.reference import Reference
 from sweep.settings import METHOD, SEARCH, Document, assignment, flatten, nest, read_yaml
 from sweep.spec import FRESH, TrialBase
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.errors import InputError, unknown
-from sweep import averages
 from sweep.intervals import Floats
-from sweep.models import CLEAN, Model, attack_names
-from sweep.ratios import Reference
+from sweep.tables.averages import columns as averaged_columns
+from sweep.tables.averages import formula as formula_of
+from sweep.tables.models import CLEAN, Model, attack_names
+from sweep.tables.ratios import Reference
 
 WORST_CASE = "union of all"
 """Robust against every attack at once: the worst case image by image, the exact union of all attacks."""
@@ -46,7 +47,7 @@ class Columns:
                 raise unknown("attack", name, names)
         rows = {name: row for model in models for run in model.runs for name, row in run.items()}
         attacks = tuple(name for name in names if name != CLEAN and not rows[name]["conditional"])
-        formula = averages.formula(average, next(iter(rows.values()))["dataset"])
+        formula = formula_of(average, next(iter(rows.values()))["dataset"])
         named = {f"union({','.join(union)})": tuple(union) for union in unions}
         return cls(tuple(names), attacks, named, formula, reference.accuracies(attacks) if reference else {})
 
@@ -63,7 +64,7 @@ class Columns:
     @property
     def before(self) -> tuple[str, ...]:
         """Those that stand before the average, in order."""
-        return (*self.names, *averages.columns(self.formula)[:-1])
+        return (*self.names, *averaged_columns(self.formula)[:-1])
 
     @property
     def after(self) -> tuple[str, ...]:

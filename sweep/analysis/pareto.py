@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from attacks.errors import InputError
-from sweep import judged, status
+from sweep import status
+from sweep.analysis import judged
+from sweep.analysis.judged import ROUND_OFF, Compared
 from sweep.intervals import Floats
-from sweep.judged import ROUND_OFF, Compared
 from sweep.settings import METHOD
 from sweep.store import Store
 

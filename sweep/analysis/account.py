@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attacks.errors import InputError
-from sweep import alternatives, judged, rerun, status
-from sweep.averages import AVERAGE
-from sweep.cells import Cast, Extras
-from sweep.judged import Compared
-from sweep.models import Model
-from sweep.reference import Reference
+from sweep import alternatives, status
+from sweep.analysis import judged, rerun
+from sweep.analysis.judged import Compared
+from sweep.analysis.reference import Reference
 from sweep.settings import flatten
 from sweep.store import COMPLETE
+from sweep.tables.averages import AVERAGE
+from sweep.tables.cells import Cast, Extras
+from sweep.tables.models import Model
 
 Rows = list[dict[str, Any]]
 SPLITS = ("val", "test")

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attacks.errors import unknown
-from sweep import documents
-from sweep.sheet import BEST, SIGNS, TIED, Marks, Rows, Sheet, plain, sheet
+from sweep.render import documents
+from sweep.render.sheet import BEST, SIGNS, TIED, Marks, Rows, Sheet, plain, sheet
 
 _WIDE = 120
 _BLANK = "\ue000"  # which Rich keeps at the end of a cell, and no text has

@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 
 from attacks.errors import unknown
-from sweep import models
-from sweep.averages import AVERAGE
-from sweep.columns import WORST_ATTACK, Columns
 from sweep.intervals import Draws, Floats, percentiles
-from sweep.models import AVERAGED, PRETRAINED, REPLAY, Model
 from sweep.store import Store
+from sweep.tables import models
+from sweep.tables.averages import AVERAGE
+from sweep.tables.columns import WORST_ATTACK, Columns
+from sweep.tables.models import AVERAGED, PRETRAINED, REPLAY, Model
 
 ROUND_OFF = 1e-9
 """Of accuracies: what lies nearer is equal."""

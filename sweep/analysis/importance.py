@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attacks.errors import InputError, unknown
-from sweep import alternatives, judged, status
+from sweep import alternatives, status
 from sweep.alternatives import Sweep
-from sweep.judged import Compared
+from sweep.analysis import judged
+from sweep.analysis.judged import Compared
 from sweep.search import EVALUATORS, FANOVA, study
 from sweep.settings import METHOD
 from sweep.store import Store

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from attacks.errors import InputError
-from sweep.averages import AVERAGE, USUAL, Threat, averaged
 from sweep.bits import expect_union, same
 from sweep.intervals import Floats
 from sweep.store import COMPLETE, Store
+from sweep.tables.averages import AVERAGE, USUAL, Threat, averaged
 
 PRETRAINED = "pretrained"
 REPLAY = " (replay)"

@@ -6,7 +6,7 @@ import re
 from html import escape
 from unicodedata import normalize
 
-from sweep.sheet import BEST, SIGNS, TIED, Sheet
+from sweep.render.sheet import BEST, SIGNS, TIED, Sheet
 
 FEW = 8
 """Rows that a wide table may have and still be turned on its side."""

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from attacks.errors import InputError
-from sweep import models as judged
-from sweep.averages import AVERAGE, FORMULAS, USUAL
-from sweep.averages import averages as averages
-from sweep.cells import Cast
-from sweep.cells import Extras as Extras
-from sweep.columns import WORST_ATTACK, WORST_CASE, Columns
-from sweep.models import PRETRAINED as PRETRAINED
-from sweep.models import REPLAY as REPLAY
-from sweep.models import Cells, Model, Row
-from sweep.models import scores as scores
-from sweep.ratios import Reference
 from sweep.settings import METHOD
 from sweep.store import Store
+from sweep.tables import models as judged
+from sweep.tables.averages import AVERAGE, FORMULAS, USUAL
+from sweep.tables.averages import averages as averages
+from sweep.tables.cells import Cast
+from sweep.tables.cells import Extras as Extras
+from sweep.tables.columns import WORST_ATTACK, WORST_CASE, Columns
+from sweep.tables.models import PRETRAINED as PRETRAINED
+from sweep.tables.models import REPLAY as REPLAY
+from sweep.tables.models import Cells, Model, Row
+from sweep.tables.models import scores as scores
+from sweep.tables.ratios import Reference
 
 USUALLY = Extras()
 _TEXT = {"number", "method", "sweep", "scale", "weights", "seeds", "images", "flags", "settings"}
@@ -64,9 +64,9 @@ def compare(
     """One row per configuration and kind of weights, the pre-trained models first, then the best average first.
 
     Columns: number, method, sweep (of several), weights, seeds (runs averaged), images, clean, each attack, the
-    averages (see sweep.averages), the average with its interval and, where there are several seeds, its standard
+    averages (see averages.py), the average with its interval and, where there are several seeds, its standard
     deviation over them (`std`), gain over the sweep's pre-trained model with its interval, each of `unions`, the exact
-    union of all attacks, the worst attack, and, with a `reference`, MultiRobustBench's ratios (see sweep.ratios);
+    union of all attacks, the worst attack, and, with a `reference`, MultiRobustBench's ratios (see ratios.py);
     `settings`, where several configurations have the same method; and the flags of doubtful verdicts, where there are
     any. Accuracies are fractions, means over seeds; the last epoch of each run counts.
 
