@@ -43,7 +43,10 @@ def bits(swept: Store) -> dict[tuple[Any, int, str], Any]:
     """(number, seed, attack) -> verdicts on the test split, straight from the files."""
     rows = swept.results().to_pylist()
     return {
-        (row["number"], row["seed"], row["attack"]): np.unpackbits(np.frombuffer(row["robust_bits"], np.uint8))[:24] > 0
+        (row["number"], row["seed"], row["attack"]): np.unpackbits(
+            np.frombuffer(row["robust_bits"], np.uint8), count=row["n"]
+        )
+        > 0
         for row in rows
         if row["split"] == "test"
     }
