@@ -26,9 +26,10 @@ _UNION = re.compile(r"union\((.+)\)")
 def of(store: Store, split: str) -> dict[int | None, Model]:
     """Number -> the model that a configuration left, of its averaged weights where it has some, and None -> the
     starting model. Without controls. InputError where nothing was judged on the split."""
-    read = models.read(store, split, store.ended())
+    trials = store.trials().to_pylist()
+    read = models.read(store, split, trials)
     if not read:
-        raise models.nothing_on(store, split)
+        raise models.nothing_on(store, split, trials)
     held = sorted(read, key=lambda model: model.weights == AVERAGED)
     return {m.number: m for m in held if m.method == PRETRAINED or (m.number is not None and REPLAY not in m.method)}
 

@@ -124,10 +124,10 @@ def _known(stores: Sequence[Store]) -> Sequence[Store]:
     return stores
 
 
-def _read(store: Store, split: str, runs: Iterable[Row]) -> list[Model]:
+def _read(store: Store, split: str, runs: Sequence[Row]) -> list[Model]:
     if found := judged.read(store, split, runs):
         return found
-    raise judged.nothing_on(store, split)
+    raise judged.nothing_on(store, split, runs)
 
 
 def _expect_comparable(models: Sequence[Model], base: Reference | None) -> None:

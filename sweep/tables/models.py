@@ -91,9 +91,10 @@ class Model:
         return "; ".join(f"{flag} ({', '.join(names)})" for flag, names in sorted(found.items()))
 
 
-def nothing_on(store: Store, split: str) -> InputError:
-    """That the sweep was not judged on the split, and on which it was."""
-    splits = sorted({str(name) for name in store.results(["split"]).column("split").unique().to_pylist()})
+def nothing_on(store: Store, split: str, trials: Sequence[Row]) -> InputError:
+    """That no model of the sweep was judged on the split, and on which some were."""
+    known = {str(name) for name in store.results(["split"]).column("split").unique().to_pylist()}
+    splits = sorted(name for name in known if read(store, name, trials))
     return InputError(f"sweep {store.sweep_id} has no results on split {split!r}: it has {', '.join(splits) or 'none'}")
 
 
@@ -103,7 +104,7 @@ def read(store: Store, split: str, trials: Iterable[Row]) -> list[Model]:
     been judged."""
     runs: dict[str, list[Cells]] = {}
     for run in trials:
-        method, found = run["method"] + (REPLAY if run["replay"] else ""), runs.setdefault(run["key"], [])
+        method, found = f"{run['method']}{REPLAY if run['replay'] else ''}", runs.setdefault(run["key"], [])
         if run["state"] == COMPLETE:
             found.append({"number": run["number"], "method": method})
     models: dict[tuple[Any, ...], Model] = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from attacks.errors import InputError
 from sweep.schema import TRADEOFF
-from sweep.store import PLANNED, Store
+from sweep.store import Store
 from sweep.tables import models as judged
 from sweep.tables.models import PRETRAINED, Model
 
@@ -34,10 +34,10 @@ class Reference:
     def read(cls, store: Store, split: str) -> Reference:
         """Of a trade-off matrix in individual mode, or of a sweep with methods that train on one attack."""
         document = store.document()
-        ended = [row for row in store.trials().to_pylist() if row["state"] != PLANNED]
-        found = judged.read(store, split, ended)
+        trials = store.trials().to_pylist()
+        found = judged.read(store, split, trials)
         if not found:
-            raise judged.nothing_on(store, split)
+            raise judged.nothing_on(store, split, trials)
         if document.get("kind") == TRADEOFF:
             if document.get("method") != _INDIVIDUAL:
                 raise InputError(
@@ -45,7 +45,7 @@ class Reference:
                 )
             alone = [(model.method, model) for model in found if model.method != PRETRAINED]
         else:
-            alone = list(_trained_alone(document.get("spec"), ended, found))
+            alone = list(_trained_alone(document.get("spec"), trials, found))
         by_attack: dict[str, list[Model]] = {}
         for attack, model in alone:
             by_attack.setdefault(attack, []).append(model)
