@@ -74,7 +74,11 @@ class Resources:
 
 @contextmanager
 def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[None]:
-    """A connection to the cluster at `address`, or one of our own, on loopback, that ends with it."""
+    """A connection to the cluster at `address`, or one of our own, on loopback, that ends with it. A connection that
+    this process has already is used, and left open."""
+    if ray.is_initialized():
+        yield
+        return
     quiet: dict[str, Any] = {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
     scratch = None
     if address is None:

@@ -1,36 +1,22 @@
-"""`sweep run SPACE --trials 2` for every file in search_spaces/, on digits under the smoke profile."""
+"""Every file in search_spaces/ is run by the service: see every_space.py."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from every_space import is_experiment
 
 from sweep import spaces
-from sweep.settings import read_yaml
 from sweep.storage import Storage
 from sweep.store import COMPLETE, Store
-
-Ended = subprocess.CompletedProcess[str]
-
-
-def is_experiment(space: str) -> bool:
-    return "experiment" in read_yaml(spaces.read(space), space)
-
-
-def run(space: str, folder: Path) -> Ended:
-    where = ["--id", space.replace("/", "-"), "--storage", str(folder)]
-    few = ["--profile", "smoke", "--dataset", "digits", "--seeds", "0", "--max-concurrent", "1"]
-    command = [sys.executable, "-m", "sweep", "run", space, "--trials", "2", *where]
-    command += [] if is_experiment(space) else few
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +24,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spaces")
 
 
+@dataclass
+class Ended:
+    """What became of each space, by its name, as they end."""
+
+    told: Iterator[dict[str, Any]]
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __getitem__(self, space: str) -> dict[str, Any]:
+        while space not in self.known:
+            told = next(self.told)
+            self.known[told["space"]] = told
+        return self.known[space]
+
+
 @pytest.fixture(scope="module")
-def ended(folder: Path) -> Iterator[dict[str, Future[Ended]]]:
-    """Two at a time; a starting model is pre-trained once and kept in the storage."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {space: pool.submit(run, space, folder) for space in spaces.names()}
+def ended(folder: Path) -> Iterator[Ended]:
+    script = Path(__file__).with_name("every_space.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, str(script), str(folder), *spaces.names()]
+    with (
+        open(folder / "log", "w") as log,
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+        assert process.stdout is not None
+        yield Ended(map(json.loads, process.stdout))
+        process.terminate()
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize("space", spaces.names())
-def test_a_space_runs(space: str, ended: dict[str, Future[Ended]], folder: Path) -> None:
-    process = ended[space].result()
-    assert process.returncode == 0, process.stderr
+def test_a_space_runs(space: str, ended: Ended, folder: Path) -> None:
+    told = ended[space]
+    assert told["code"] == 0, told["err"]
     store = Store(Storage(str(folder)), space.replace("/", "-"))
     rows = store.trials().to_pylist()
     assert rows
