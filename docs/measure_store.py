@@ -36,7 +36,7 @@ LAST = f"where split = 'val' and epoch = {EPOCHS}"
 SQL = {
     "mean by attack": f"select attack, avg(robust_accuracy) from results {LAST} group by 1",
     "best run": f"""select trial, avg(robust_accuracy) as a from results join trials on trial = key
-        {LAST} and attack <> 'clean' and "param.optimizer.lr" > 0.01 group by 1 order by 2 desc limit 5""",
+        {LAST} and attack <> 'clean' and "param.sampler.w3" > 0.1 group by 1 order by 2 desc limit 5""",
     "all of a column": "select avg(robust_accuracy), max(seconds), count(*) from results",
     "exact union": f"""select trial, avg(bit_count(b)) from (select trial, bit_and(robust_bits::bit) as b from results
         {LAST} group by 1) group by 1""",
@@ -58,7 +58,7 @@ def make(folder: Path) -> None:
     rng = np.random.default_rng(0)
     hard, labels = rng.random(IMAGES), rng.integers(CLASSES, size=IMAGES)
     for number in range(CONFIGURATIONS):
-        params = {"optimizer.lr": float(10 ** rng.uniform(-3, -1)), "sampler.w1": int(rng.integers(1, 30))}
+        params = {"sampler.w1": float(rng.uniform(2, 30)), "sampler.w3": float(rng.uniform(0, 2))}
         keys = [rng.bytes(8).hex() for _ in range(SEEDS)]
         runs = [{"key": key, "seed": seed, "replay": None} for seed, key in enumerate(keys)]
         store.write_plan(number, {"method": "cas", "params": params, "runs": runs})

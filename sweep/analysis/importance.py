@@ -39,6 +39,7 @@ def importance(store: Store, evaluator: str = FANOVA, target: str = VALUE) -> Ro
     if not joint and not sweep.alternatives[sweep.name({})].search:
         raise InputError(f"{store.sweep_id} searches nothing: no parameter to be important")
     told = _told(store, target)
+    _expect_searched(sweep, told, store)
     if len(told) < FEWEST:
         raise InputError(f"expected at least {FEWEST} finished trials to say what is important, got {len(told)}")
     whole = _shares(sweep, told, evaluator)
@@ -59,6 +60,14 @@ def _told(store: Store, target: str) -> Told:
         values = Compared.of(list(models.values()), (target,)).values if models else []
         reached = {number: each[target] for number, each in zip(models, values, strict=True) if target in each}
     return [(json.loads(done[number]["params"]), reached[number]) for number in sorted(reached)]
+
+
+def _expect_searched(sweep: Sweep, told: Told, store: Store) -> None:
+    """Refuses plans that are not of this sweep's space, which Optuna could not take in."""
+    for params, _ in told:
+        searched = sweep.alternatives[name].search if (name := sweep.name(params)) in sweep.alternatives else {}
+        if foreign := sorted(params.keys() - searched.keys() - {METHOD}):
+            raise InputError(f"expected trials of what {store.sweep_id} searches, got one with {foreign[0]}")
 
 
 def _within(sweep: Sweep, name: str, told: Told, evaluator: str) -> Rows:

@@ -155,6 +155,8 @@ def test_faults(tmp_path: Path) -> None:
     for number in range(5):
         judge(store, f"{number}-0", {"clean": [1, 0]})
     assert told(store, target="claen") == "unknown column 'claen': did you mean 'clean'?"
+    end(store, 5, {"optimizer.lr": 0.1, "attack_steps": 5}, [0.5])
+    assert told(store) == "expected trials of what s searches, got one with attack_steps"
     nothing = sweep_of(tmp_path, "method: sat\ndataset: digits\nattacks: [linf]\n", "t")
     assert told(nothing) == "t searches nothing: no parameter to be important"
 
