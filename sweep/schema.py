@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-VERSION = 4
+VERSION = 5
 EVALUATION = "evaluate"
 """The space, and the kind, of a folder that `evaluate` made: it has results and no trials."""
 EXPERIMENT = "experiment"
@@ -64,6 +64,9 @@ TRIALS = {  # one row a run: a configuration with a seed
     "device": _TEXT,
     "attempts": _WHOLE,
     "replay": pa.bool_(),  # a control: the average probabilities of the run with its number and seed, held fixed
+    "metrics": _TEXT,  # JSON: name -> accuracy on the validation images, of what else a search may look at
+    "intermediate": _TEXT,  # JSON: epoch -> value on the validation images, of a run that is judged on the way
+    "peak_memory": _BIG,  # bytes of its worker at most: of the GPU, or of the process where there is none
 }
 
 RESULTS = {  # one row per trial, weights, epoch, split, attack
