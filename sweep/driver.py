@@ -153,14 +153,17 @@ def drive(
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
-        progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
-        reported = store.configurations()[: None if sweep.test == "all" else 1]
+        progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
+        reported = [one for one in store.configurations() if one["front"] or sweep.test == "all"]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
 
 
-REPORTED = {"best": "the best model", "all": "every model"}
+def _reported(sweep: Sweep) -> str:
+    if sweep.test == "all":
+        return "every model"
+    return "the best model" if len(sweep.objectives) == 1 else "the models of the front"
 
 
 def _defaults(sweep: Sweep) -> list[Task]:

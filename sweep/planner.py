@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from sweep.control import Control
 from sweep.search import searcher
-from sweep.store import COMPLETE, FAILED, overall
+from sweep.store import COMPLETE, FAILED, metrics, overall
 from sweep.trial import Job, Task
 
 Listener = Callable[[str, Task, Mapping[str, Any]], None]
@@ -58,14 +58,21 @@ class Planner(Searcher):
 
     def _note(self, task: Task, row: Mapping[str, Any]) -> None:
         if row["state"] in (COMPLETE, FAILED):
-            self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
+            told = ("state", "value", "metrics", "error")
+            self.outcomes[task.key] = {name: row.get(name) for name in told} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
         self.control.ended(row)
         self._owe_replay(task, row)
         rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
         if all(rows):
-            state, value = overall([row for row in rows if row])
-            self.search.tell(task.number, state, None if value is None else [value])
+            self._tell(task.number, [row for row in rows if row])
+
+    def _tell(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the search what a configuration reached, the mean over its seeds."""
+        state, value = overall(rows)
+        goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
+        values = goal.values(reached)
+        self.search.tell(number, state, values, constraints={} if values is None else goal.violations(reached))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

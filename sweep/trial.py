@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, tables
+from sweep import alternatives, goals, tables
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
@@ -92,8 +92,8 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     outcome: dict[str, Any] | None
     try:
-        value = _train_and_judge(job, task, images, init, workers, report)
-        outcome = None if value is None else {"state": "COMPLETE", "value": value}
+        reached = _train_and_judge(job, task, images, init, workers, report)
+        outcome = None if reached is None else {"state": "COMPLETE", **reached}
     except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
         outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     if outcome is None:
@@ -155,7 +155,8 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
 
 def _train_and_judge(
     job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report
-) -> float | None:
+) -> dict[str, Any] | None:
+    """What it reached: `value` and `metrics`; None where `report` ended it early."""
     trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
@@ -171,7 +172,7 @@ def _train_and_judge(
         about = job.subject(task, weights)
         job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return value(verdicts)
+    return {"value": value(verdicts), "metrics": metrics(verdicts)}
 
 
 def fine_tune(
@@ -382,7 +383,25 @@ def budget_id(trial: TrialBase) -> str:
 
 
 def value(verdicts: Iterable[Verdict]) -> float:
-    """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = [verdict for verdict in verdicts if verdict.attack != "clean" and not verdict.conditional]
+    """What a search maximises unless it is told otherwise: (avg lp + avg semantic) / 2."""
+    return _averages(_attacked(verdicts))[2]
+
+
+def metrics(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """What else a search may maximise or bound (goals.py): clean accuracy, that under each attack and under all at
+    once, image by image, and the averages over the lp and over the semantic attacks, where there are some."""
+    attacked = _attacked(verdicts)
+    lp, semantic, _ = _averages(attacked)
+    kept = torch.stack([verdict.robust for verdict in attacked]).all(dim=0)
+    held = {verdict.attack: verdict.robust for verdict in verdicts if not verdict.conditional} | {goals.WORST: kept}
+    found = {goals.LP: lp, goals.SEMANTIC: semantic} | {name: float(one.double().mean()) for name, one in held.items()}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _attacked(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.attack != goals.CLEAN and not verdict.conditional]
+
+
+def _averages(attacked: Iterable[Verdict]) -> tuple[float | None, float | None, float]:
     threats = {v.attack: (v.family, v.norm or v.attack) for v in attacked}
-    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)[2]
+    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)
