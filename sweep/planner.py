@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sweep.control import Control
-from sweep.search import searcher
+from sweep.search import WARM_START, searcher
 from sweep.store import COMPLETE, FAILED, metrics, overall
 from sweep.trial import Job, Task
 
@@ -32,7 +32,7 @@ class Planner(Searcher):
         super().__init__()
         self.job, self.listen, self.control = job, listen, control
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
-        self.search = searcher(self.sweep)
+        self.search = searcher(self.sweep, job.store.document().get(WARM_START, {}).get("trials", ()))
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -71,8 +71,7 @@ class Planner(Searcher):
         """Tells the search what a configuration reached, the mean over its seeds."""
         state, value = overall(rows)
         goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
-        values = goal.values(reached)
-        self.search.tell(number, state, values, constraints={} if values is None else goal.violations(reached))
+        self.search.tell(number, state, goal.values(reached), constraints=goal.violations(reached))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

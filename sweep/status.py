@@ -124,9 +124,8 @@ def verdict(store: Store) -> str:
     told = []
     if found and (bounds := ", ".join(map(str, goal.bounds))):
         kept = sum(one["violation"] == 0 for one in found)
-        told = [
-            f"{kept} of {len(found)} configurations keep {bounds}" + ("" if kept else "; the least violation leads")
-        ]
+        none = "" if kept else "; what violates least goes first"
+        told = [f"{kept} of {len(found)} configurations keep {bounds}{none}"]
     if len(goal.objectives) > 1:
         front = sum(one["front"] for one in found)
         told.append(f"{front} of {len(found)} are on the Pareto front of {', '.join(goal.objectives)}")

@@ -78,6 +78,9 @@ def run(
     constraint: Annotated[
         list[str] | None, typer.Option(metavar="'METRIC >= NUMBER'", help="To be kept, such as 'clean >= 0.8'; or <=.")
     ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="ID[,ID]", help="Sweeps of the storage whose trials the search begins with.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Each configuration once with each, such as 0,1,2 or 0..4; default: --seed.")
@@ -155,7 +158,8 @@ def run(
     if dry_run:
         _outlook(sweep, place, price)
         return
-    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
+    warm = listed(warm_start) or []
+    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id, warm)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)
 
