@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attacks.errors import InputError
@@ -19,14 +19,14 @@ APART = {"seed", "workers", "evaluation"}
 Rows = list[dict[str, Any]]
 
 
-def recalled(sweep: Sweep, fingerprint: str, stores: Iterable[Store]) -> tuple[Rows, list[str]]:
+def recalled(sweep: Sweep, fingerprint: str, stores: Sequence[Store]) -> tuple[Rows, list[str]]:
     """The ended configurations of earlier sweeps that this one could have drawn, in the order of their numbers, as its
     own `params`, with `state` and `metrics`; and a line to be said of each sweep.
 
     One fits where this sweep, at its values, makes the same trial but for the seed. Refused are sweeps whose data,
     starting model, attacks or evaluation are others, and a warm start in which nothing fits.
     """
-    if sweep.searcher == GRID:
+    if stores and sweep.searcher == GRID:
         raise InputError("expected a searcher that learns for a warm start, got grid: leave --warm-start out")
     found: Rows = []
     told = []

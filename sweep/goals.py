@@ -39,11 +39,11 @@ class Constraint:
         return cls(found[1], found[2], bound)
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sign} {self.bound:g}"
+        return f"{self.metric} {self.sign} {self.bound}"
 
     def violation(self, metrics: Metrics) -> float:
-        """By how much it is violated; 0 or less where it is kept."""
-        short = self.bound - metrics[self.metric]
+        """By how much it is violated; 0 or less where it is kept, but for round-off."""
+        short = round(self.bound - metrics[self.metric], 9)
         return short if self.sign == ">=" else -short
 
 

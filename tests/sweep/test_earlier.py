@@ -111,6 +111,11 @@ def test_what_was_never_measured_does_not_fit(tmp_path: Path, store: Store) -> N
     assert told[0].endswith("2 of 4 ended configurations of earlier; the others do not fit, the first: no metric worst")
 
 
+def test_a_grid_goes_on_without_a_warm_start(tmp_path: Path) -> None:
+    grid = sweep(tmp_path, ONE, searcher="grid", **{"search.sampler.w1": {"values": [5]}})
+    assert recalled(grid, "f", []) == ([], [])
+
+
 def test_an_unknown_sweep_is_refused(tmp_path: Path, store: Store) -> None:
     with pytest.raises(InputError, match=r"unknown sweep 'earliest': did you mean 'earlier'\?"):
         recalled(sweep(tmp_path, ONE), "f", [Store(store.storage, "earliest")])
