@@ -14,9 +14,9 @@ from attacks.errors import InputError
 from sweep import status
 from sweep.goals import Constraint, Goal
 from sweep.layers import resolve
+from sweep.metrics import metrics, value
 from sweep.settings import nest
 from sweep.store import Store
-from sweep.trial import metrics, value
 from trainers.evaluate import Verdict
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, l1, fog]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"
