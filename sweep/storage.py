@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.fs as fs
 
 from attacks.errors import InputError
+from sweep import object_store
 
 DEFAULT = "./results"
-_OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
 _TEMPORARY = ".tmp-"
 
 
@@ -53,18 +53,18 @@ class Storage:
 
     def where(self, name: str = "") -> str:
         """The place as a person reads it: without the credentials and options that a URI may carry."""
-        root = self.uri
-        if "://" in root:
-            parts = urlsplit(root)
-            root = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        return _join(root, name)
+        return object_store.join(object_store.shown(self.uri) if "://" in self.uri else self.uri, name)
+
+    def typed(self) -> str:
+        """What to type after --storage to come here again; credentials are left out."""
+        return object_store.typed(self.uri) if "://" in self.uri else self.uri
 
     def child(self, prefix: str) -> Storage:
         """The storage whose root is the folder `prefix` of this one."""
         if "://" not in self.uri:
-            return Storage(_join(self.uri, _checked(prefix)))
+            return Storage(object_store.join(self.uri, _checked(prefix)))
         parts = urlsplit(self.uri)
-        return Storage(parts._replace(path=_join(parts.path, _checked(prefix))).geturl())
+        return Storage(parts._replace(path=object_store.join(parts.path, _checked(prefix))).geturl())
 
     @property
     def exclusive(self) -> bool:
@@ -126,8 +126,8 @@ class Storage:
         except (OSError, ValueError, pa.ArrowException, ImportError) as error:
             if missing and isinstance(error, FileNotFoundError):
                 raise
-            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"cannot {verb} {self.where(name)}: {reason} (set --storage or $SWEEP_STORAGE)") from error
+            reason = object_store.reason(self.uri, error)
+            raise InputError(f"cannot {verb} {self.where(name)}: {reason}") from error
 
 
 class _Files(Protocol):
@@ -204,65 +204,11 @@ class _Local:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Remote:
-    filesystem: Any
-    root: str
-
-    def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(_join(self.root, name)) as stream:
-            return bytes(stream.read())
-
-    def open(self, name: str) -> pa.NativeFile:
-        return self.filesystem.open_input_file(_join(self.root, name))
-
-    def write(self, name: str, data: bytes) -> None:
-        path = _join(self.root, name)
-        if self.filesystem.type_name not in _OBJECT_STORES:
-            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(data)
-
-    def create(self, name: str, data: bytes) -> None:
-        if self.exists(name):
-            raise FileExistsError(name)
-        self.write(name, data)
-
-    def names(self, prefix: str) -> list[str]:
-        return [info.path[self._skip() :] for info in self._list(prefix, recursive=True) if info.is_file]
-
-    def folders(self) -> list[str]:
-        found = self._list("", recursive=False)
-        return [info.base_name for info in found if info.type == fs.FileType.Directory]
-
-    def exists(self, name: str) -> bool:
-        return bool(self.filesystem.get_file_info(_join(self.root, name)).is_file)
-
-    def delete(self, prefix: str) -> None:
-        path = _join(self.root, prefix)
-        kind = self.filesystem.get_file_info(path).type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(path)
-        elif kind == fs.FileType.File:
-            self.filesystem.delete_file(path)
-
-    def _list(self, prefix: str, recursive: bool) -> list[Any]:
-        selector = fs.FileSelector(_join(self.root, prefix), recursive=recursive, allow_not_found=True)
-        return list(self.filesystem.get_file_info(selector))
-
-    def _skip(self) -> int:
-        return len(_join(self.root, "x")) - 1
-
-
 @lru_cache(maxsize=64)
 def _opened(uri: str) -> _Files:
     """Opened once a process: a client of an object store costs credentials and connections."""
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    return _Local(Path(path)) if isinstance(filesystem, fs.LocalFileSystem) else _Remote(filesystem, path)
-
-
-def _join(root: str, name: str) -> str:
-    return f"{root.rstrip('/')}/{name}" if name else root
+    filesystem, path = object_store.opened(uri)
+    return _Local(Path(path)) if isinstance(filesystem, fs.LocalFileSystem) else object_store.Remote(filesystem, path)
 
 
 def _checked(name: str, empty: bool = False) -> str:

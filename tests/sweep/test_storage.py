@@ -12,9 +12,13 @@ from attacks.errors import InputError
 from sweep.storage import Storage, default_uri
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory", "s3", "gs"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """The same contract on a local path, a URI of it, and a file system that is reached through pyarrow.fs."""
+    """The same contract on a local path, a URI of it, and file systems that are reached through pyarrow.fs."""
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("s3").s3())
+    if request.param == "gs":
+        return Storage(request.getfixturevalue("gcs").gs())
     roots = {
         "path": str(tmp_path / "a b"),
         "file": (tmp_path / "b").as_uri(),
