@@ -19,7 +19,14 @@ from attacks.errors import InputError
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
 _ATTEMPTS = 3  # with these, a server that never answers is given up after about 12 s; by pyarrow's defaults after 100
 _GCS_SECONDS = 5
-_OPTIONS = ("region", "scheme", "endpoint_override", "allow_delayed_open", "tls_ca_file_path", "force_virtual_addressing")
+_OPTIONS = (
+    "region",
+    "scheme",
+    "endpoint_override",
+    "allow_delayed_open",
+    "tls_ca_file_path",
+    "force_virtual_addressing",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,10 @@ class Remote:
 
     def exists(self, name: str) -> bool:
         return bool(self.filesystem.get_file_info(join(self.root, name)).is_file)
+
+    def written_at(self, name: str) -> float | None:
+        written = self.filesystem.get_file_info(join(self.root, name)).mtime_ns
+        return None if written is None else written / 1e9
 
     def delete(self, prefix: str) -> None:
         path = join(self.root, prefix)
@@ -149,7 +160,7 @@ _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _UNKNOWN_BUCKET = "there is no bucket {bucket!r}: make it, or name another by --storage or $SWEEP_STORAGE"
 _S3 = {
     "NO_SUCH_BUCKET|InvalidBucketName": _UNKNOWN_BUCKET,
-    "INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT": f"the server does not know the access key: {_KEYS}",
+    "INVALID_ACCESS_KEY_ID|INVALID_CLIENT|UNRECOGNIZED_CLIENT": f"the server does not know the access key: {_KEYS}",
     "SIGNATURE_DOES_NOT_MATCH": "the secret key is not the access key's: set AWS_SECRET_ACCESS_KEY",
     "ExpiredToken|EXPIRED": f"the credentials have expired: {_KEYS}",
     "SKEWED": "this machine's clock is wrong by more than the server allows: set it (`sweep doctor` tells by how much)",

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -105,6 +105,11 @@ class Storage:
         with self._told("read", name):
             return self._files.exists(_checked(name))
 
+    def written_at(self, name: str) -> float | None:
+        """When a file was written, by the storage's clock, in seconds since 1970; None where that is not told."""
+        with self._told("read", name, missing=True):
+            return self._files.written_at(_checked(name))
+
     def delete(self, prefix: str) -> None:
         """Removes a file, or a folder with all in it; a missing one is no error."""
         with self._told("delete", prefix):
@@ -138,6 +143,7 @@ class _Files(Protocol):
     def names(self, prefix: str) -> list[str]: ...
     def folders(self) -> list[str]: ...
     def exists(self, name: str) -> bool: ...
+    def written_at(self, name: str) -> float | None: ...
     def delete(self, prefix: str) -> None: ...
 
 
@@ -195,6 +201,9 @@ class _Local:
 
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
+
+    def written_at(self, name: str) -> float:
+        return (self.root / name).stat().st_mtime
 
     def delete(self, prefix: str) -> None:
         path = self.root / prefix

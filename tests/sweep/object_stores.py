@@ -10,12 +10,15 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pyarrow.fs as fs
+
+from sweep.storage import Storage
 
 KEY, SECRET = "test-key", "test+secret/of%all"
 READER, READERS_SECRET = "reader", "readers-secret"
@@ -60,7 +63,8 @@ def seaweed(folder: Path) -> Iterator[Server]:
     servers = ("master", "volume", "filer", "s3")
     command += [f"-{name}.port.grpc={grpc}" for name, grpc in zip(servers, internal, strict=True)]
     command += [f"-{name}.localSocket={folder / name}.sock" for name in ("filer", "s3")]
-    command += [f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += [f"-s3.config={folder / 's3.json'}", "-s3.port.iceberg=0"]
+    command += ["-s3.port.lance=0", "-s3.autoCreateBucket=false"]
     with _running(command, port, folder / "log") as server:
         client = fs.S3FileSystem(
             access_key=KEY,
@@ -130,3 +134,11 @@ def _free_ports(count: int) -> list[int]:
         for one in bound:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in bound]
+
+
+def write_some(uri: str, writer: int, contested: int) -> None:
+    """What one of many writers does: files of its own, and some that all write; the bytes tell whose they are."""
+    storage = Storage(uri)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda i: storage.write(f"own/{writer}-{i}", bytes([writer]) * 1000), range(40)))
+        list(threads.map(lambda i: storage.write(f"shared/{i}", bytes([writer]) * 200_000), range(contested)))
