@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -123,9 +122,9 @@ def _options(filesystem: Any) -> dict[str, Any]:
 def _check_credentials(uri: str) -> None:
     rest = uri.partition("://")[2].partition("?")[0]
     before, at, _ = rest.rpartition("@")
-    if at and ":" in before and re.search(r"[/+]|%(?![0-9A-Fa-f]{2})", before):
+    if at and ":" in before and re.search(r"/|%(?![0-9A-Fa-f]{2})", before):
         raise InputError(
-            "expected credentials in a URI to be percent-encoded (/ as %2F, + as %2B, % as %25): encode them, or leave "
+            "expected credentials in a URI to be percent-encoded (/ as %2F, % as %25): encode them, or leave "
             "them out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
 
@@ -186,17 +185,16 @@ def _details(text: str) -> str:
     return f" ({next(group for group in found.groups() if group).rstrip('.')})" if found else ""
 
 
-def _found(uri: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Where credentials for S3 were looked up that pyarrow may have taken."""
+def _found(uri: str) -> str:
+    """Which credentials for S3 pyarrow will have taken."""
     if "@" in urlsplit(uri).netloc:
         return "with the credentials in the URI"
-    if "AWS_ACCESS_KEY_ID" in environment:
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
         return "with those of AWS_ACCESS_KEY_ID"
-    profile = environment.get("AWS_PROFILE")
-    named = environment.get("AWS_SHARED_CREDENTIALS_FILE")
+    named = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
     if Path(named or "~/.aws/credentials").expanduser().exists():
-        return f"with profile {profile or 'default'!r}"
-    return "no credentials were found, of this machine's role none or too few"
+        return f"with profile {os.environ.get('AWS_PROFILE') or 'default'!r}"
+    return "no credentials were found, nor a role of this machine that may"
 
 
 def join(root: str, name: str) -> str:

@@ -134,7 +134,7 @@ def test_options_that_may_be_secret_are_not_typed() -> None:
     assert object_store.typed("s3://k:s@b/x?region=eu-west-1") == "s3://b/x?region=eu-west-1"
 
 
-@pytest.mark.parametrize("secret", ["ab/cd", "ab+cd", "a%zcd"])
+@pytest.mark.parametrize("secret", ["ab/cd", "a%zcd"])
 def test_a_secret_that_breaks_the_uri_is_not_repeated(secret: str) -> None:
     with pytest.raises(InputError, match="percent-encoded") as caught:
         Storage(f"s3://key:{secret}@bucket/x")
@@ -246,4 +246,6 @@ def test_a_bucket_of_another_region_is_named() -> None:
         uri = f"s3://k:s@b/x?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:{server.server_port}"
         with pytest.raises(InputError, match=r"bucket is in another region.*: set region= in the URI"):
             Storage(uri).folders()
+        with pytest.raises(InputError, match=r"another region \(located in 'eu-west-3'\): set region="):
+            Storage(uri).exists("x")
         server.shutdown()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import uuid
@@ -63,6 +64,16 @@ def test_create_has_one_winner(storage: Storage) -> None:
         storage.create("a/x", b"second")
     assert storage.read("a/x") == b"first"
     assert storage.names() == ["a/x"]
+
+
+def test_create_has_one_winner_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some mounts; without one at hand, the system call is made to fail as it does there."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", refused)
+    test_create_has_one_winner(Storage(str(tmp_path)))
 
 
 def test_child_and_pickle_see_the_same_files(storage: Storage) -> None:
