@@ -146,7 +146,7 @@ def typed(uri: str) -> str:
 
 def reason(uri: str, error: Exception) -> str:
     """What an error of the file system means, and what to set: one line."""
-    text = str(error).replace(f"{urlsplit(uri).netloc.rpartition('@')[0]}@", "")
+    text = str(error).replace(uri, shown(uri))
     about = _S3 if uri.startswith("s3") else _GCS if uri.startswith(("gs", "gcs")) else {}
     for pattern, meaning in about.items():
         if re.search(pattern, text):
