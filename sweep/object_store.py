@@ -155,6 +155,13 @@ def reason(uri: str, error: Exception) -> str:
     return f"{getattr(error, 'strerror', None) or first} (set --storage or $SWEEP_STORAGE)"
 
 
+def refused(error: Exception) -> bool:
+    """Whether a server answered what it will answer again: no such bucket, not with these credentials."""
+    return bool(
+        re.search("NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT|ACCESS_DENIED|PERMISSION_DENIED", str(error))
+    )
+
+
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _UNKNOWN_BUCKET = "there is no bucket {bucket!r}: make it, or name another by --storage or $SWEEP_STORAGE"
 _S3 = {
