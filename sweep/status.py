@@ -99,9 +99,9 @@ def driver(store: Store) -> str:
 
 
 def command(verb: str, store: Store, what: str = "") -> str:
-    """What to type for a verb on this sweep, or on `what`; a URI is shown without the secrets that it may hold."""
+    """What to type for a verb on this sweep, or on `what`; a URI without the secrets that it may hold."""
     usual = store.storage.uri == Storage(default_uri()).uri
-    where = "" if usual else f" --storage {shlex.quote(store.storage.where())}"
+    where = "" if usual else f" --storage {shlex.quote(store.storage.typed())}"
     return f"python -m sweep {verb} {what or store.sweep_id}{where}"
 
 
