@@ -1,5 +1,5 @@
-"""`ray up cluster-onprem.yaml` for real on one machine, against sshd on loopback addresses: `python docs/try_cluster.py`
-in a checkout, by a Python that has the project's dependencies. Needs Debian's openssh-server and rsync.
+"""`ray up cluster-onprem.yaml` for real on one machine, by sshd on loopback addresses: `python docs/try_cluster.py` in
+a checkout, with a Python that has the project's dependencies. Needs Debian's openssh-server and rsync.
 
 Starts a head and a worker, runs a small sweep on the head, one by `ray job submit` and one through `--address http://`,
 and ends all by `ray down`. Homes, keys, ports and Ray's sessions are its own, in a temporary folder. `ray stop`, which
@@ -49,6 +49,8 @@ SetEnv HOME={home} RAY_TMPDIR={home}/t
 """
 SSH = """\
 #!/bin/sh
+key=$HOME/ray_bootstrap_key.pem  # ssh itself takes ~ from /etc/passwd
+test -e $key && set -- -i $key "$@"
 exec /usr/bin/ssh -p {port} "$@"
 """
 GUARDED_RAY = """\
@@ -112,7 +114,6 @@ class Place:
             "RAY_TMPDIR": str(home / "t"),
             "PATH": f"{self.folder}/bin:{kept['PATH']}",
             "PYTHONPATH": str(CHECKOUT),
-            "RAY_UP_enable_autoscaler_v2": "0",
             "TERM": "dumb",
         }
 
@@ -219,15 +220,17 @@ def make_keys(made: Place) -> None:
 
 def unrelated(folder: Path) -> subprocess.Popen[str]:
     """A Ray instance of somebody else; it doubles numbers."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": (folder / "log").open("w"), "text": True}
     return subprocess.Popen([sys.executable, "-c", UNRELATED.format(folder=str(folder))], **pipes)
 
 
-def doubles(ray: subprocess.Popen[str], number: int) -> bool:
+def expect_alive(ray: subprocess.Popen[str], number: int, folder: Path) -> None:
     assert ray.stdin
     assert ray.stdout
     print(number, file=ray.stdin, flush=True)
-    return ray.stdout.readline().strip() == str(2 * number)
+    if (answer := ray.stdout.readline().strip()) != str(2 * number):
+        sys.exit(f"the unrelated Ray instance answered {answer!r} to {number}: {(folder / 'log').read_text()}")
+    say(f"an unrelated Ray instance is alive, process {ray.pid}: it doubled {number}")
 
 
 def derived(made: Place) -> Path:
@@ -287,13 +290,18 @@ def try_all(made: Place) -> None:
 
 
 def main() -> None:
-    with place() as made, tempfile.TemporaryDirectory(prefix="else-") as other, ended(unrelated(Path(other))) as ray:
-        say(f"an unrelated Ray instance runs, process {ray.pid}: {doubles(ray, 21)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with (
+        tempfile.TemporaryDirectory(prefix="else-", ignore_cleanup_errors=True) as other,
+        place() as made,
+        ended(unrelated(folder := Path(other))) as ray,
+    ):
+        expect_alive(ray, 21, folder)
         make_keys(made)
         (made.folder / "ray").write_text(GUARDED_RAY)
         with ended(sshd(made, HEAD, "head")), ended(sshd(made, WORKER, "worker")):
             try_all(made)
-        say(f"the unrelated Ray instance still runs, process {ray.pid}: {doubles(ray, 22)}")
+        expect_alive(ray, 22, folder)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="A running Ray cluster; run, resume and extend also take its job server, http://HOST:8265, and run there as "
+        help="A running Ray cluster; of run, resume and extend also its job server (http://HOST:8265), to run there as "
         "a job. Default: $RAY_ADDRESS, else a local one of our own.",
     ),
 ]

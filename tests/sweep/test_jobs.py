@@ -152,6 +152,7 @@ def test_nobody_there(head: Head, here: Reader) -> None:
         access.expect_reachable("https://a.b")
 
 
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # in Ray's client
 def test_a_sweep_as_a_job(head: Head, here: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its space travels; Ctrl-C leaves it running; its log and its exit code come back."""
     sweeps = Sweeps(tmp_path, environment=head.environment | {"HOME": str(tmp_path)})
