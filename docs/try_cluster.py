@@ -34,6 +34,7 @@ HEAD, WORKER = "127.0.0.2", "127.0.0.3"  # Ray takes 127.0.0.1 for another addre
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 SMALL = ["run", "cas", "--dataset", "digits", "--profile", "smoke", "--trials", "1", "--attacks", "linf,l1,blur"]
 PLAIN = ["--log-style=pretty", "--log-color=false"]
+SSH_OPTIONS = ["-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
 PIP = "--quiet --no-deps --no-build-isolation"
 PORTS = "--min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0 --disable-usage-stats"
 DEADLINE_SECONDS = 900.0
@@ -112,6 +113,7 @@ class Place:
         return kept | {
             "HOME": str(home),
             "RAY_TMPDIR": str(home / "t"),
+            "TMPDIR": str(home / "t"),
             "PATH": f"{self.folder}/bin:{kept['PATH']}",
             "PYTHONPATH": str(CHECKOUT),
             "TERM": "dumb",
@@ -286,6 +288,7 @@ def try_all(made: Place) -> None:
         made.run(sys.executable, "-m", "sweep", "ls", *storage)
     finally:
         made.run(*RAY, "down", "--yes", *PLAIN, config)
+        made.run("ssh", *SSH_OPTIONS, "-i", f"{made.folder}/key", WORKER, "~/sweep-env/bin/ray stop")
     wait_until(lambda: not made.processes(), "nothing of the cluster is left", 180)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import requests
@@ -25,15 +27,21 @@ INTERRUPTED, TERMINATED, FAILED = 130, 143, 1
 LOST_SECONDS, RETRY_SECONDS = 60.0, 1.0
 """How long a job server may be away while its job is followed, and how often it is asked."""
 
+CHATTY = ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging")
+"""Ray's modules that tell of every upload and connection."""
+
 
 def run(address: str, arguments: Sequence[str], storage: str, files: Sequence[str]) -> int:
     """Submits `sweep` with these arguments, follows its log, both streams in one, on stdout, and returns its exit code.
     The files among the arguments travel with it. Ctrl-C ends the following, not the job."""
+    for name in CHATTY:
+        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)
     client = connected(address)
     folder = Path(tempfile.mkdtemp(prefix="sweep-job-"))
     try:
         command = _packed(folder, _told(arguments, storage), files)
-        environment = {"working_dir": str(folder)} if files else {}
+        environment: dict[str, Any] = {"env_vars": {"SWEEP_STORAGE": ""}}  # so that it is told with every command
+        environment |= {"working_dir": str(folder)} if files else {}
         job = client.submit_job(entrypoint=shlex.join(["python", "-m", "sweep", *command]), runtime_env=environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -98,10 +106,12 @@ class _Log:
     def follow(self) -> int:
         """Shows the log to its end; the job's exit code."""
         while True:
+            whole = False
             with suppress(RuntimeError, OSError, aiohttp.ClientError):
                 asyncio.run(self._tail())
+                whole = True
             info = self._info()
-            if info.status.is_terminal():
+            if whole and info.status.is_terminal():
                 return _code(info)
             time.sleep(RETRY_SECONDS)
 
