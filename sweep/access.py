@@ -38,7 +38,7 @@ def _has_token() -> bool:
     try:
         return bool(setup.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
     except AuthenticationError as e:  # what the environment names is not there
-        raise InputError(f"cannot read Ray's token: {str(e).splitlines()[0]}") from e
+        raise InputError(f"cannot read Ray's token: {str(e).partition('. ')[0]}") from e
 
 
 def refused(address: str) -> InputError:

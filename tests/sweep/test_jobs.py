@@ -130,6 +130,12 @@ def test_a_token_that_is_not_to_be_sent(head: Head, here: Reader) -> None:
     assert told(head) == {"the Ray cluster at A asks for a token: unset $RAY_AUTH_MODE, which is disabled"}
 
 
+def test_a_token_that_cannot_be_read(here: Reader) -> None:
+    here(RAY_AUTH_TOKEN_PATH="/nowhere/token")
+    with pytest.raises(InputError, match=r"^cannot read Ray's token: RAY_AUTH_TOKEN_PATH is set.*: /nowhere/token$"):
+        access.use_token()
+
+
 def test_the_token_is_sent_unasked(head: Head, here: Reader, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     here(RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
