@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, estimate, examples, idle, trial
+from sweep import access, alternatives, datasets, engine, estimate, examples, idle, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.control import Control, Limits
@@ -59,7 +59,7 @@ def new_id(space: str) -> str:
 def create(sweep: Sweep, where: Where, sweep_id: str, warm_start: Sequence[str] = ()) -> Store:
     """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound, with what
     its search begins with, of the sweeps `warm_start`. Refuses an id that exists."""
-    engine.expect_reachable(where.address)
+    access.expect_reachable(where.address)
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial

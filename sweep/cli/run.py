@@ -36,6 +36,7 @@ from sweep.cli.options import (
     VerboseOption,
     WidthOption,
     attack_names,
+    elsewhere,
     limits,
     listed,
     storage,
@@ -155,6 +156,7 @@ def run(
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
     kept_to = limits(time_limit, gpu_hours, max_failed)
     sweep = layers.resolve(space, overrides, profile)
+    elsewhere(address, storage_uri, space, profile, budgets, init)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
     place = where(
@@ -189,6 +191,7 @@ def resume(
 
     Example: sweep resume cas-20261120-213000-3f2a
     """
+    elsewhere(address, storage_uri)
     from sweep import alternatives, status
     from sweep.schema import EXPERIMENT
     from sweep.store import Store
