@@ -1,0 +1,249 @@
+"""The faults: what each does to a running sweep at a random moment. False where the sweep ended before it came."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bout import Bout, Shape, values
+from nodes import gone
+
+Inject = Callable[[Bout], bool]
+SHORT_TRIALS, GROUPS = Shape(), Shape(trials=2, epochs=10, workers=2)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`times` in the long suite. `mounted`: on a storage that is a file system of its own."""
+
+    name: str
+    inject: Inject
+    times: int
+    shape: Shape = SHORT_TRIALS
+    mounted: bool = False
+
+
+def driver_killed(bout: Bout) -> bool:
+    if not bout.moment():
+        return False
+    bout.process.kill()
+    bout.resume()
+    return True
+
+
+def worker_killed(start: str) -> Inject:
+    """Of a process of a trial, whose command line begins with `start`."""
+
+    def inject(bout: Bout) -> bool:
+        if not bout.moment() or not bout.until(lambda: bool(bout.cluster.named(start))):
+            return False
+        bout.rng.choice(bout.cluster.named(start)).kill()
+        return True
+
+    return inject
+
+
+def node_killed(bout: Bout) -> bool:
+    """Every process of a worker node at once; then a new node comes."""
+    if not bout.moment():
+        return False
+    bout.cluster.replace(bout.rng.choice(bout.cluster.workers))
+    return True
+
+
+def raylet_killed(bout: Bout) -> bool:
+    if not bout.moment():
+        return False
+    machine = bout.rng.choice(bout.cluster.workers)
+    workers = machine.named("ray::")
+    os.kill(machine.raylet, signal.SIGKILL)
+    gone(workers)
+    bout.cluster.replace(machine)
+    return True
+
+
+def node_preempted(bout: Bout) -> bool:
+    """Notice is given (SIGTERM to the node, which drains it), a new node comes, the old one goes."""
+    if not bout.moment():
+        return False
+    machine = bout.rng.choice(bout.cluster.workers)
+    machine.process.terminate()
+    machine.process.wait(60)
+    bout.cluster.replace(machine)
+    return True
+
+
+def gcs_killed(bout: Bout) -> bool:
+    """The head's; without it the cluster ends, and the sweep is gone on with on another one."""
+    if not bout.moment():
+        return False
+    bout.cluster.machines[0].gcs().kill()
+    bout.process.wait(120)
+    bout.cluster.restart()
+    bout.resume()
+    return True
+
+
+def storage_full(bout: Bout) -> bool:
+    return _storage_trouble(bout, _fill, lambda filler: (filler / "filler").unlink())
+
+
+def storage_read_only(bout: Bout) -> bool:
+    return _storage_trouble(bout, lambda root: _remount(root, "ro"), lambda root: _remount(root, "rw"))
+
+
+def storage_away(bout: Bout) -> bool:
+    """A file stands where the folder was, as an unmounted or mistaken path would."""
+    aside = bout.folder / "aside"
+
+    def take(root: Path) -> None:
+        root.rename(aside)
+        root.write_text("")
+
+    def put_back(root: Path) -> None:
+        root.unlink()
+        aside.rename(root)
+
+    return _storage_trouble(bout, take, put_back)
+
+
+def _storage_trouble(bout: Bout, begin: Callable[[Path], None], mend: Callable[[Path], object]) -> bool:
+    root = bout.folder / "results"
+    if not bout.moment():
+        return False
+    begin(root)
+    time.sleep(bout.rng.uniform(1, 4))
+    mend(root)
+    return True
+
+
+def _fill(root: Path) -> None:
+    with (root / "filler").open("wb", buffering=0) as file:
+        for size in (2**20, 2**12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+
+
+def _remount(root: Path, how: str) -> None:
+    """Busy while a file is being written."""
+    while subprocess.run(["mount", "-o", f"remount,{how}", str(root)], capture_output=True).returncode:
+        time.sleep(0.01)
+
+
+def checkpoint_broken(bout: Bout) -> bool:
+    """The driver is killed, and of a run that it leaves the newest of two checkpoints is truncated, or has a byte
+    changed, or loses its manifest. What goes on with it must say so."""
+
+    def two_checkpoints() -> list[Path]:
+        found: dict[Path, list[Path]] = {}
+        for manifest in bout.root.glob("checkpoints/*/*/manifest.json"):
+            found.setdefault(manifest.parents[1], []).append(manifest.parent)
+        return [max(some, key=lambda path: int(path.name)) for some in found.values() if len(some) > 1]
+
+    if not bout.moment() or not bout.until(lambda: bool(two_checkpoints())):
+        return False
+    trials = bout.cluster.named("ray::ImplicitFunc")
+    bout.process.kill()
+    gone(trials)
+    left = [newest for newest in two_checkpoints() if not (newest.parent / "outcome.json").exists()]
+    if left:
+        newest = bout.rng.choice(left)
+        bout.rng.choice([_truncate, _change, _lose])(newest)
+    warned = bout.cluster.said().count("does not verify")
+    bout.resume()
+    if left:
+        assert bout.until(lambda: bout.cluster.said().count("does not verify") > warned), "nothing was said of it"
+    return bool(left)
+
+
+def _truncate(checkpoint: Path) -> None:
+    weights = checkpoint / "weights.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def _change(checkpoint: Path) -> None:
+    weights = checkpoint / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+
+def _lose(checkpoint: Path) -> None:
+    (checkpoint / "manifest.json").unlink()
+
+
+def second_driver(bout: Bout) -> bool:
+    """Refused, with who holds the sweep."""
+    if not bout.moment():
+        return False
+    code, said = bout.beside("resume", bout.sweep_id, "--address", bout.cluster.address)
+    if bout.process.poll() is not None:
+        return False
+    assert (code, f"driven by process {bout.process.pid} on " in said) == (2, True), said
+    return True
+
+
+def second_sweep(bout: Bout) -> bool:
+    """Another one on the same cluster, from now on."""
+    if not bout.moment():
+        return False
+    arguments = bout.shape.arguments(bout.sweeps)
+    code, said = bout.beside("run", *arguments, "--id", f"{bout.sweep_id}-other", "--address", bout.cluster.address)
+    assert (code, len(values(bout.sweeps.store(f"{bout.sweep_id}-other")))) == (0, bout.shape.trials), said
+    return True
+
+
+def too_large(bout: Bout) -> bool:
+    """A sweep whose trials want more CPUs than a node has, though not more than all have together."""
+    if not bout.moment():
+        return False
+    arguments = [*bout.shape.arguments(bout.sweeps), "--cpus-per-worker", "2", "--id", f"{bout.sweep_id}-large"]
+    code, said = bout.beside("run", *arguments, "--address", bout.cluster.address)
+    assert (code, "expected a node with 2 CPUs" in said) == (2, True), said
+    return True
+
+
+def in_turn(*faults: Inject) -> Inject:
+    """One after the other."""
+    left = list(faults)
+
+    def inject(bout: Bout) -> bool:
+        done = left[0](bout)
+        if done:
+            left.append(left.pop(0))
+        return done
+
+    return inject
+
+
+FAULTS = (
+    Fault("driver killed", driver_killed, 6),
+    Fault("worker (Tune actor) killed", worker_killed("ray::ImplicitFunc"), 10),
+    Fault("worker node killed", node_killed, 5),
+    Fault("raylet killed", raylet_killed, 4),
+    Fault("node pre-empted, with notice", node_preempted, 4),
+    Fault("head's GCS killed, resumed on a new cluster", gcs_killed, 3),
+    Fault("storage full for 1 to 4 s", storage_full, 4, mounted=True),
+    Fault("storage read-only for 1 to 4 s", storage_read_only, 4, mounted=True),
+    Fault("storage away for 1 to 4 s", storage_away, 4),
+    Fault("driver killed and a checkpoint broken", checkpoint_broken, 4),
+    Fault("Train worker of a group of 2 killed", worker_killed("ray::RayTrainWorker"), 3, GROUPS),
+    Fault("Train controller of a group of 2 killed", worker_killed("ray::TrainController"), 2, GROUPS),
+    Fault("a second driver", second_driver, 3),
+    Fault("a second sweep on the cluster", second_sweep, 1),
+    Fault("a request that no node can meet", too_large, 2),
+)
+SHORT = Fault(
+    "a worker killed, storage away, the driver killed, a checkpoint broken",
+    in_turn(worker_killed("ray::ImplicitFunc"), storage_away, driver_killed, checkpoint_broken),
+    4,
+)
+"""What CI does, in one sweep."""
