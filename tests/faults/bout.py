@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from sweep.store import COMPLETE, FAILED, PLANNED, Store
 DEADLINE_SECONDS = 300
 RESUMES = 5
 """How often a sweep may have to be gone on with after its last fault."""
-MOST_STEPS, LONGEST_WAIT = 8, 1.0
+MOST_STEPS, LONGEST_WAIT = 5, 1.0
 """After how many steps of a sweep (an epoch, a trial's end), and seconds more, a fault comes at the latest."""
 Versions = dict[str, set[tuple[int, int]]]
 
@@ -36,13 +37,10 @@ class Shape:
     trials: int = 6
     epochs: int = 4
     workers: int = 1
-    search: str = "  optimizer.lr: {low: 0.005, high: 0.3, log: true}"
-    options: tuple[str, ...] = ()
 
     def arguments(self, sweeps: Sweeps) -> list[str]:
-        space = sweeps.space(epochs=self.epochs, search=self.search)
         plan = ["--trials", str(self.trials), "--workers", str(self.workers), "--set", "searcher=random"]
-        return [space, *plan, *self.options]
+        return [sweeps.space(epochs=self.epochs), *plan]
 
 
 @dataclass
@@ -54,6 +52,7 @@ class Bout:
     sweep_id: str
     shape: Shape
     rng: random.Random
+    options: tuple[str, ...] = ()
     sweeps: Sweeps = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     logs: list[str] = field(default_factory=list)
@@ -67,31 +66,46 @@ class Bout:
         return self.sweeps.store(self.sweep_id)
 
     @property
+    def results(self) -> Path:
+        """The storage, a link to `disk`."""
+        return self.folder / "results"
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk"
+
+    @property
     def root(self) -> Path:
-        return self.folder / "results" / self.sweep_id
+        return self.disk / self.sweep_id
 
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
     def begin(self) -> None:
-        arguments = [*self.shape.arguments(self.sweeps), "--id", self.sweep_id]
-        self.process = self.sweeps.start("run", *arguments, "--address", self.cluster.address)
+        self._start("run", *self.shape.arguments(self.sweeps), "--id", self.sweep_id)
 
     def resume(self, *more: str) -> None:
         self.process.wait(DEADLINE_SECONDS)
         self.logs.append(self.log)
-        self.process = self.sweeps.start("resume", self.sweep_id, "--address", self.cluster.address, *more)
+        self._start("resume", self.sweep_id, *more)
 
     def beside(self, *arguments: str) -> tuple[int, str]:
         """Exit code and errors of another `python -m sweep ...` on the same storage."""
-        other = Sweeps(self.folder / "beside", environment=RAY | {"SWEEP_STORAGE": str(self.folder / "results")})
+        other = Sweeps(self.folder / "beside", environment=RAY | {"SWEEP_STORAGE": str(self.results)})
         other.folder.mkdir(exist_ok=True)
         try:
             code, _, said = other.run(*arguments)
         finally:
             other.end()
         return code, said
+
+    def logged(self, key: str, text: str) -> bool:
+        """Whether a run's log has it."""
+        try:
+            return text in (self.root / "logs" / f"{key}.txt").read_text()
+        except OSError:
+            return False
 
     def until(self, true: Callable[[], bool]) -> bool:
         """Waits for it; False where the driver ended before."""
@@ -127,6 +141,9 @@ class Bout:
     def stop(self) -> None:
         self.sweeps.end()
 
+    def _start(self, *arguments: str) -> None:
+        self.process = self.sweeps.start(*arguments, *self.options, "--address", self.cluster.address)
+
     def _lasts(self, seconds: float) -> bool:
         try:
             self.process.wait(seconds)
@@ -156,6 +173,13 @@ class Account:
 
     def sound(self) -> bool:
         return not self.lost and not self.doubled and self.equal == self.finished
+
+
+def lead(link: Path, to: Path) -> None:
+    """Makes the link lead there, at once."""
+    new = link.with_name(f"{link.name}-new")
+    new.symlink_to(to)
+    os.replace(new, link)
 
 
 def values(store: Store) -> dict[int, Any]:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bout import Bout, Shape, values
+import psutil
+from bout import DEADLINE_SECONDS, Bout, Shape, lead, values
 from nodes import gone
 
 Inject = Callable[[Bout], bool]
@@ -19,13 +21,18 @@ SHORT_TRIALS, GROUPS = Shape(), Shape(trials=2, epochs=10, workers=2)
 
 @dataclass(frozen=True)
 class Fault:
-    """`times` in the long suite. `mounted`: on a storage that is a file system of its own."""
+    """`times` in the long suite. `mounted`: on a storage that is a file system of its own. `options`: of `run` and
+    `resume`."""
 
     name: str
     inject: Inject
     times: int
     shape: Shape = SHORT_TRIALS
     mounted: bool = False
+    options: tuple[str, ...] = ()
+
+
+TUNE_ACTOR = "ray::ImplicitFunc"
 
 
 def driver_killed(bout: Bout) -> bool:
@@ -83,47 +90,37 @@ def gcs_killed(bout: Bout) -> bool:
     if not bout.moment():
         return False
     bout.cluster.machines[0].gcs().kill()
-    bout.process.wait(120)
+    bout.process.wait(DEADLINE_SECONDS)
     bout.cluster.restart()
     bout.resume()
     return True
 
 
 def storage_full(bout: Bout) -> bool:
-    return _storage_trouble(bout, _fill, lambda filler: (filler / "filler").unlink())
+    filler = bout.disk / "filler"
+    return _trouble(bout, lambda: _fill(filler), filler.unlink)
 
 
 def storage_read_only(bout: Bout) -> bool:
-    return _storage_trouble(bout, lambda root: _remount(root, "ro"), lambda root: _remount(root, "rw"))
+    return _trouble(bout, lambda: _remount(bout.disk, "ro"), lambda: _remount(bout.disk, "rw"))
 
 
 def storage_away(bout: Bout) -> bool:
-    """A file stands where the folder was, as an unmounted or mistaken path would."""
-    aside = bout.folder / "aside"
-
-    def take(root: Path) -> None:
-        root.rename(aside)
-        root.write_text("")
-
-    def put_back(root: Path) -> None:
-        root.unlink()
-        aside.rename(root)
-
-    return _storage_trouble(bout, take, put_back)
+    """Every access to it is an error, as when a server of files does not answer: its link leads to itself."""
+    return _trouble(bout, lambda: lead(bout.results, bout.results), lambda: lead(bout.results, bout.disk))
 
 
-def _storage_trouble(bout: Bout, begin: Callable[[Path], None], mend: Callable[[Path], object]) -> bool:
-    root = bout.folder / "results"
+def _trouble(bout: Bout, begin: Callable[[], None], mend: Callable[[], None]) -> bool:
     if not bout.moment():
         return False
-    begin(root)
+    begin()
     time.sleep(bout.rng.uniform(1, 4))
-    mend(root)
+    mend()
     return True
 
 
-def _fill(root: Path) -> None:
-    with (root / "filler").open("wb", buffering=0) as file:
+def _fill(filler: Path) -> None:
+    with filler.open("wb", buffering=0) as file:
         for size in (2**20, 2**12, 1):
             try:
                 while True:
@@ -150,17 +147,16 @@ def checkpoint_broken(bout: Bout) -> bool:
 
     if not bout.moment() or not bout.until(lambda: bool(two_checkpoints())):
         return False
-    trials = bout.cluster.named("ray::ImplicitFunc")
+    trials = bout.cluster.named(TUNE_ACTOR)
     bout.process.kill()
     gone(trials)
     left = [newest for newest in two_checkpoints() if not (newest.parent / "outcome.json").exists()]
     if left:
         newest = bout.rng.choice(left)
         bout.rng.choice([_truncate, _change, _lose])(newest)
-    warned = bout.cluster.said().count("does not verify")
     bout.resume()
     if left:
-        assert bout.until(lambda: bout.cluster.said().count("does not verify") > warned), "nothing was said of it"
+        assert bout.until(lambda: bout.logged(newest.parent.name, "does not verify")), "nothing was said of it"
     return bool(left)
 
 
@@ -178,6 +174,37 @@ def _change(checkpoint: Path) -> None:
 
 def _lose(checkpoint: Path) -> None:
     (checkpoint / "manifest.json").unlink()
+
+
+def memory_scarce(bout: Bout) -> bool:
+    """For a while a worker may have hardly more memory than it has."""
+    if not bout.moment() or not bout.until(lambda: bool(bout.cluster.named(TUNE_ACTOR))):
+        return False
+    worker = bout.rng.choice(bout.cluster.named(TUNE_ACTOR))
+    with suppress(psutil.NoSuchProcess):  # it may die of it
+        worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + 2**20, psutil.RLIM_INFINITY))
+        time.sleep(bout.rng.uniform(1, 4))
+        worker.rlimit(psutil.RLIMIT_AS, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+    return True
+
+
+def run_hangs(bout: Bout) -> bool:
+    """A worker is killed, and what begins its run anew waits for ever for what a file says."""
+
+    def begun() -> list[Path]:
+        runs = {path.parents[1] for path in bout.root.glob("checkpoints/*/*/manifest.json")}
+        return sorted(run for run in runs if not (run / "outcome.json").exists())
+
+    if not bout.moment() or not bout.until(lambda: bool(begun())):
+        return False
+    run = bout.rng.choice(begun())
+    fifo = run / "judged-at-once"
+    os.mkfifo(fifo)
+    for worker in bout.cluster.named(TUNE_ACTOR):
+        worker.kill()
+    bout.until(lambda: bout.logged(run.name, "no progress for") or (run / "outcome.json").exists())
+    fifo.unlink()
+    return bout.logged(run.name, "no progress for")
 
 
 def second_driver(bout: Bout) -> bool:
@@ -225,25 +252,27 @@ def in_turn(*faults: Inject) -> Inject:
 
 
 FAULTS = (
-    Fault("driver killed", driver_killed, 6),
-    Fault("worker (Tune actor) killed", worker_killed("ray::ImplicitFunc"), 10),
-    Fault("worker node killed", node_killed, 5),
-    Fault("raylet killed", raylet_killed, 4),
-    Fault("node pre-empted, with notice", node_preempted, 4),
-    Fault("head's GCS killed, resumed on a new cluster", gcs_killed, 3),
+    Fault("worker (Tune actor) killed", worker_killed(TUNE_ACTOR), 12),
+    Fault("driver killed", driver_killed, 5),
     Fault("storage full for 1 to 4 s", storage_full, 4, mounted=True),
     Fault("storage read-only for 1 to 4 s", storage_read_only, 4, mounted=True),
     Fault("storage away for 1 to 4 s", storage_away, 4),
-    Fault("driver killed and a checkpoint broken", checkpoint_broken, 4),
-    Fault("Train worker of a group of 2 killed", worker_killed("ray::RayTrainWorker"), 3, GROUPS),
-    Fault("Train controller of a group of 2 killed", worker_killed("ray::TrainController"), 2, GROUPS),
-    Fault("a second driver", second_driver, 3),
+    Fault("worker node killed", node_killed, 4),
+    Fault("raylet killed", raylet_killed, 3),
+    Fault("node pre-empted, with notice", node_preempted, 3),
+    Fault("driver killed and a checkpoint broken", checkpoint_broken, 3),
+    Fault("head's GCS killed, resumed on a new cluster", gcs_killed, 2),
+    Fault("memory of a worker scarce for 1 to 4 s", memory_scarce, 3),
+    Fault("a run that hangs", run_hangs, 1, options=("--hang-limit", "20s")),
+    Fault("Train worker of a group of 2 killed", worker_killed("ray::RayTrainWorker"), 2, GROUPS),
+    Fault("Train controller of a group of 2 killed", worker_killed("ray::TrainController"), 1, GROUPS),
+    Fault("a second driver", second_driver, 2),
     Fault("a second sweep on the cluster", second_sweep, 1),
-    Fault("a request that no node can meet", too_large, 2),
+    Fault("a request that no node can meet", too_large, 1),
 )
 SHORT = Fault(
     "a worker killed, storage away, the driver killed, a checkpoint broken",
-    in_turn(worker_killed("ray::ImplicitFunc"), storage_away, driver_killed, checkpoint_broken),
+    in_turn(worker_killed(TUNE_ACTOR), storage_away, driver_killed, checkpoint_broken),
     4,
 )
 """What CI does, in one sweep."""

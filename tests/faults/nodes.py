@@ -103,11 +103,6 @@ class Cluster:
         whole, free = state.cluster_resources().get("CPU", 0), state.available_resources().get("CPU", 0)
         return f"{len(groups)} placement groups {groups}, {free} of {whole} CPUs free" if groups or free < whole else ""
 
-    def said(self) -> str:
-        """What the workers of its trials wrote to their logs."""
-        logs = self.folder.glob("*/session_*/logs/worker-*")
-        return "\n".join(log.read_text(errors="replace") for log in logs if not log.parents[1].is_symlink())
-
     def end(self) -> None:
         self._end_machines()
         shutil.rmtree(self.folder, ignore_errors=True)

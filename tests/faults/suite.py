@@ -29,7 +29,7 @@ from nodes import RAY, Cluster
 
 os.environ |= RAY
 
-from bout import Account, Bout, Shape, account, values, watched
+from bout import Account, Bout, Shape, account, lead, values, watched
 from catalogue import FAULTS, SHORT, Fault
 
 FREE_SECONDS = 30
@@ -65,11 +65,12 @@ class Arena:
 
     def expected(self, shape: Shape) -> dict[int, Any]:
         if shape not in self.undisturbed:
-            bout = self._bout(shape, self.folder / "still")
-            bout.begin()
-            code = bout.end()
-            assert code == 0, bout.log
-            self.undisturbed[shape] = values(bout.store)
+            with storage(self.folder / "still", mounted=False) as folder:
+                bout = self._bout(shape, folder)
+                bout.begin()
+                code = bout.end()
+                assert code == 0, bout.log
+                self.undisturbed[shape] = values(bout.store)
         return self.undisturbed[shape]
 
     def strike(self, fault: Fault, times: int) -> Outcome:
@@ -79,7 +80,7 @@ class Arena:
         with storage(self.folder / "struck", fault.mounted) as folder:
             while outcome.times < times and barren < BARREN and not outcome.wrong:
                 before = outcome.times
-                self._sweep(outcome, times, self._bout(fault.shape, folder), expected)
+                self._sweep(outcome, times, self._bout(fault.shape, folder, fault.options), expected)
                 barren = 0 if outcome.times > before else barren + 1
         return outcome
 
@@ -107,25 +108,25 @@ class Arena:
             time.sleep(0.5)
         return held
 
-    def _bout(self, shape: Shape, folder: Path) -> Bout:
-        folder.mkdir(exist_ok=True)
+    def _bout(self, shape: Shape, folder: Path, options: tuple[str, ...] = ()) -> Bout:
         self.made += 1
-        return Bout(self.cluster, folder, f"s{self.made}", shape, random.Random(self.rng.random()))
+        return Bout(self.cluster, folder, f"s{self.made}", shape, random.Random(self.rng.random()), options)
 
 
 @contextmanager
 def storage(folder: Path, mounted: bool) -> Iterator[Path]:
-    """The folder of a sweep, where `mounted` with a file system of its own, of 64 MiB, under results."""
+    """The folder of sweeps, with `results`, a link to `disk`: where `mounted` a file system of its own, of 64 MiB."""
     folder = folder.with_name(f"{folder.name}-mounted") if mounted else folder
-    results = folder / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    disk = folder / "disk"
+    disk.mkdir(parents=True, exist_ok=True)
+    lead(folder / "results", disk)
     if mounted:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(results)], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
     try:
         yield folder
     finally:
         if mounted:
-            subprocess.run(["umount", "-l", str(results)], check=True)
+            subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @contextmanager
