@@ -23,6 +23,7 @@ from sweeps import Sweeps
 from sweep.store import COMPLETE, FAILED, PLANNED, Store
 
 DEADLINE_SECONDS = 300
+PATIENCE = ("--hang-limit", "45s")
 RESUMES = 5
 """How often a sweep may have to be gone on with after its last fault."""
 MOST_STEPS, LONGEST_WAIT = 5, 1.0
@@ -34,7 +35,7 @@ Versions = dict[str, set[tuple[int, int]]]
 class Shape:
     """What a sweep under faults is."""
 
-    trials: int = 6
+    trials: int = 8
     epochs: int = 4
     workers: int = 1
 
@@ -52,7 +53,6 @@ class Bout:
     sweep_id: str
     shape: Shape
     rng: random.Random
-    options: tuple[str, ...] = ()
     sweeps: Sweeps = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
     logs: list[str] = field(default_factory=list)
@@ -142,7 +142,7 @@ class Bout:
         self.sweeps.end()
 
     def _start(self, *arguments: str) -> None:
-        self.process = self.sweeps.start(*arguments, *self.options, "--address", self.cluster.address)
+        self.process = self.sweeps.start(*arguments, *PATIENCE, "--address", self.cluster.address)
 
     def _lasts(self, seconds: float) -> bool:
         try:

@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +43,28 @@ BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"
 
 @dataclass
 class Outcome:
-    """Of one fault, over all its sweeps."""
+    """Of one fault: how often it was done, and the account of the sweeps to which it was."""
 
-    fault: Fault
+    name: str
     times: int = 0
     sweeps: int = 0
     account: Account = field(default_factory=Account)
-    wrong: list[str] = field(default_factory=list)
 
-    def sound(self) -> bool:
-        return self.account.sound() and not self.wrong
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(self.name, self.times + other.times, self.sweeps + 1, self.account + other.account)
 
 
 @dataclass
 class Arena:
-    """A cluster, a folder, and the values of the undisturbed sweeps of each shape."""
+    """A cluster, a folder, and the values of the undisturbed sweeps of each shape. `wrong`: what went wrong."""
 
     cluster: Cluster
     folder: Path
     rng: random.Random
     undisturbed: dict[Shape, dict[int, Any]] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    whole: Outcome = field(default_factory=lambda: Outcome("**all**"))
+    wrong: list[str] = field(default_factory=list)
     made: int = 0
 
     def expected(self, shape: Shape) -> dict[int, Any]:
@@ -73,34 +77,55 @@ class Arena:
                 self.undisturbed[shape] = values(bout.store)
         return self.undisturbed[shape]
 
-    def strike(self, fault: Fault, times: int) -> Outcome:
-        """Sweeps, one after the other, until the fault has been done so often."""
-        outcome = Outcome(fault)
-        expected, barren = self.expected(fault.shape), 0
-        with storage(self.folder / "struck", fault.mounted) as folder:
-            while outcome.times < times and barren < BARREN and not outcome.wrong:
-                before = outcome.times
-                self._sweep(outcome, times, self._bout(fault.shape, folder, fault.options), expected)
-                barren = 0 if outcome.times > before else barren + 1
-        return outcome
+    def strike(self, faults: list[Fault]) -> None:
+        """Sweeps of one shape, one after the other, until each fault has come as often as it is to, in random order."""
+        left = [fault for fault in faults for _ in range(fault.times)]
+        self.rng.shuffle(left)
+        barren, shape = 0, faults[0].shape
+        expected = self.expected(shape)
+        with storage(self.folder / "struck", any(fault.mounted for fault in faults)) as folder:
+            while left and barren < BARREN:
+                before = len(left)
+                self._sweep(self._bout(shape, folder), left, expected)
+                barren = 0 if len(left) < before else barren + 1
+        self.wrong += [f"{fault.name} never came: the sweeps ended before" for fault in left]
 
-    def _sweep(self, outcome: Outcome, times: int, bout: Bout, expected: dict[int, Any]) -> None:
-        outcome.sweeps += 1
+    def _sweep(self, bout: Bout, left: list[Fault], expected: dict[int, Any]) -> None:
+        done: Counter[str] = Counter()
         bout.begin()
         try:
             with watched(bout.root) as endings:
-                while outcome.times < times and outcome.fault.inject(bout):
-                    outcome.times += 1
+                while left and self._injected(bout, left[0]):
+                    done[left.pop(0).name] += 1
                 code = bout.end()
-            outcome.account += account(bout, endings, expected)
-            if code:
-                outcome.wrong.append(f"{bout.sweep_id} ended with exit code {code}: {bout.log[-1000:]}")
-            if held := self._held():
-                outcome.wrong.append(f"{bout.sweep_id}: not free {FREE_SECONDS} s after its end: {held}")
-        except Exception:  # the suite goes on with the next fault
-            outcome.wrong.append(f"{bout.sweep_id}: {traceback.format_exc()}\n{bout.log[-1000:]}")
+            found = account(bout, endings, expected)
+        except Exception:  # the suite goes on with the next sweep
+            self._say(f"WRONG: {bout.sweep_id}: {traceback.format_exc()}\n{bout.log[-1000:]}")
+            return
         finally:
             bout.stop()
+        for name, times in done.items():
+            self.outcomes[name] = self.outcomes.get(name, Outcome(name)) + Outcome(name, times, 1, found)
+        self.whole += Outcome("", sum(done.values()), 1, found)
+        self._say(f"{bout.sweep_id}: exit code {code}, {found}")
+        if code:
+            self._say(f"WRONG: {bout.log[-1000:]}")
+        if held := self._held():
+            self._say(f"WRONG: not free {FREE_SECONDS} s after its end: {held}")
+
+    def _injected(self, bout: Bout, fault: Fault) -> bool:
+        try:
+            came = fault.inject(bout)
+        except Exception:
+            self._say(f"WRONG: {fault.name}: {traceback.format_exc()}\n{bout.log[-1000:]}")
+            came = True
+        if came:
+            self._say(f"{bout.sweep_id}: {fault.name}")
+        return came
+
+    def _say(self, line: str) -> None:
+        print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
+        self.wrong += [line] if line.startswith("WRONG") else []
 
     def _held(self) -> str:
         deadline = time.monotonic() + FREE_SECONDS
@@ -108,9 +133,9 @@ class Arena:
             time.sleep(0.5)
         return held
 
-    def _bout(self, shape: Shape, folder: Path, options: tuple[str, ...] = ()) -> Bout:
+    def _bout(self, shape: Shape, folder: Path) -> Bout:
         self.made += 1
-        return Bout(self.cluster, folder, f"s{self.made}", shape, random.Random(self.rng.random()), options)
+        return Bout(self.cluster, folder, f"s{self.made}", shape, random.Random(self.rng.random()))
 
 
 @contextmanager
@@ -143,15 +168,13 @@ def arena(seed: int) -> Iterator[Arena]:
 COLUMNS = ("planned", "finished", "failed", "lost", "doubled", "equal")
 
 
-def table(outcomes: list[Outcome]) -> str:
-    total = sum((one.account for one in outcomes), Account())
-    rows = [(one.fault.name, one.times, one.sweeps, one.account) for one in outcomes]
-    rows.append(("**all**", sum(one.times for one in outcomes), sum(one.sweeps for one in outcomes), total))
+def table(made: Arena, faults: list[Fault]) -> str:
+    rows = [made.outcomes.get(fault.name, Outcome(fault.name)) for fault in faults]
     head = ["fault", "times injected", "sweeps", *COLUMNS]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    lines += [
-        [name, str(times), str(sweeps), *(str(getattr(a, c)) for c in COLUMNS)] for name, times, sweeps, a in rows
-    ]
+    for row in (*rows, made.whole):
+        counts = [row.times, row.sweeps, *(getattr(row.account, column) for column in COLUMNS)]
+        lines.append([row.name, *map(str, counts)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -168,31 +191,24 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="faults whose name has this in it (more than once: any)")
     parser.add_argument("--short", action="store_true", help="four faults in one sweep, as in CI")
     parser.add_argument("--times", type=int, help="how often to do each; default: the catalogue's number")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="of the order and the moments")
     parser.add_argument("--write", type=Path, help="the document to put the table into")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    chosen = [one for one in FAULTS if not options.only or any(word in one.name for word in options.only)]
-    if options.short:
-        chosen = [SHORT]
-    began, outcomes = time.monotonic(), []
+    times, words = (1, SHORT) if options.short else (options.times, options.only)
+    faults = [
+        replace(one, times=times or one.times) for one in FAULTS if not words or any(w in one.name for w in words)
+    ]
+    began = time.monotonic()
     with arena(options.seed) as made:
-        for fault in chosen:
-            fault = replace(fault, times=options.times or fault.times)
-            outcomes.append(made.strike(fault, fault.times))
-            _tell(outcomes[-1], time.monotonic() - began)
-    text = f"{table(outcomes)}\n{where(options.seed, time.monotonic() - began)}"
+        for _, alike in groupby(faults, key=lambda fault: fault.shape):
+            made.strike(list(alike))
+        text = f"{table(made, faults)}\n{where(options.seed, time.monotonic() - began)}"
     print(text)
     if options.write:
         before, _, rest = options.write.read_text().partition(BEGIN)
         options.write.write_text(before + BEGIN + text + END + rest.partition(END)[2])
-    return 0 if all(one.sound() for one in outcomes) else 1
-
-
-def _tell(outcome: Outcome, seconds: float) -> None:
-    print(f"{seconds:5.0f} s: {outcome.fault.name}: {outcome.times} times, {outcome.account}", file=sys.stderr)
-    for line in outcome.wrong:
-        print(f"  WRONG: {line}", file=sys.stderr, flush=True)
+    return 0 if made.whole.account.sound() and not made.wrong else 1
 
 
 if __name__ == "__main__":
