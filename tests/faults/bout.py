@@ -22,8 +22,9 @@ from sweeps import Sweeps
 
 from sweep.store import COMPLETE, FAILED, PLANNED, Store
 
-DEADLINE_SECONDS = 300
+DEADLINE_SECONDS = 1200
 PATIENCE = ("--hang-limit", "45s")
+FEW = ("--train-size", "64", "--eval-size", "20", "--set", "test_size=20")
 RESUMES = 5
 """How often a sweep may have to be gone on with after its last fault."""
 MOST_STEPS, LONGEST_WAIT = 5, 1.0
@@ -41,7 +42,7 @@ class Shape:
 
     def arguments(self, sweeps: Sweeps) -> list[str]:
         plan = ["--trials", str(self.trials), "--workers", str(self.workers), "--set", "searcher=random"]
-        return [sweeps.space(epochs=self.epochs), *plan]
+        return [sweeps.space(epochs=self.epochs), *plan, *FEW]
 
 
 @dataclass

@@ -8,6 +8,7 @@ trial was lost, was run twice, or has another value."""
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import random
@@ -66,14 +67,17 @@ class Arena:
     whole: Outcome = field(default_factory=lambda: Outcome("**all**"))
     wrong: list[str] = field(default_factory=list)
     made: int = 0
+    until: float = math.inf
 
     def expected(self, shape: Shape) -> dict[int, Any]:
         if shape not in self.undisturbed:
             with storage(self.folder / "still", mounted=False) as folder:
                 bout = self._bout(shape, folder)
                 bout.begin()
-                code = bout.end()
-                assert code == 0, bout.log
+                try:
+                    assert bout.end() == 0, bout.log
+                finally:
+                    bout.stop()
                 self.undisturbed[shape] = values(bout.store)
         return self.undisturbed[shape]
 
@@ -84,18 +88,19 @@ class Arena:
         barren, shape = 0, faults[0].shape
         expected = self.expected(shape)
         with storage(self.folder / "struck", any(fault.mounted for fault in faults)) as folder:
-            while left and barren < BARREN:
+            while left and barren < BARREN and time.monotonic() < self.until:
                 before = len(left)
                 self._sweep(self._bout(shape, folder), left, expected)
                 barren = 0 if len(left) < before else barren + 1
-        self.wrong += [f"{fault.name} never came: the sweeps ended before" for fault in left]
+        for name, times in Counter(fault.name for fault in left).items():
+            self._say(f"WRONG: {name}: {times} times not done")
 
     def _sweep(self, bout: Bout, left: list[Fault], expected: dict[int, Any]) -> None:
         done: Counter[str] = Counter()
         bout.begin()
         try:
             with watched(bout.root) as endings:
-                while left and self._injected(bout, left[0]):
+                while left and time.monotonic() < self.until and self._injected(bout, left[0]):
                     done[left.pop(0).name] += 1
                 code = bout.end()
             found = account(bout, endings, expected)
@@ -191,6 +196,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="faults whose name has this in it (more than once: any)")
     parser.add_argument("--short", action="store_true", help="four faults in one sweep, as in CI")
     parser.add_argument("--times", type=int, help="how often to do each; default: the catalogue's number")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more faults are done")
     parser.add_argument("--seed", type=int, default=0, help="of the order and the moments")
     parser.add_argument("--write", type=Path, help="the document to put the table into")
     options = parser.parse_args()
@@ -201,6 +207,7 @@ def main() -> int:
     ]
     began = time.monotonic()
     with arena(options.seed) as made:
+        made.until = began + 60 * options.minutes
         for _, alike in groupby(faults, key=lambda fault: fault.shape):
             made.strike(list(alike))
         text = f"{table(made, faults)}\n{where(options.seed, time.monotonic() - began)}"
