@@ -20,9 +20,12 @@ RAY = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(NOTICE_SECONDS),
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_worker_niceness": "0",
 }
-"""On loopback only (see sweep.engine), without tokens; how long a notice is, and how long a head may be away (Ray's
-default is 60 s)."""
+"""On loopback only (see sweep.engine), without tokens; how long a notice is; how long a head may be away (Ray's default
+is 60 s); workers as important as whatever else the machine does (Ray's default is 15)."""
+TRIES = 4
+"""Ray gives a node 30 s to start, which a busy machine may not have."""
 HEAD_CPUS, WORKER_CPUS = 0, 1
 
 
@@ -113,27 +116,26 @@ class Cluster:
         self.machines.clear()
 
     def _node(self, cpus: int, *address: str) -> None:
-        self.made += 1
-        command = [
-            sys.executable,
-            str(Path(__file__).with_name("node.py")),
-            str(cpus),
-            str(self.folder / f"{self.made}"),
-        ]
-        with open(self.folder / f"{self.made}.log", "w") as log:
-            process = subprocess.Popen(
-                [*command, *address],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=os.environ | RAY,
-                text=True,
-                start_new_session=True,
-            )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, f"a node ended: {(self.folder / f'{self.made}.log').read_text()[-2000:]}"
-        said = json.loads(line)
-        self.machines.append(Machine(process, said["address"], said["raylet"]))
+        for _ in range(TRIES):
+            self.made += 1
+            log = self.folder / f"{self.made}.log"
+            process = _begin([str(cpus), str(self.folder / f"{self.made}"), *address], log)
+            assert process.stdout is not None
+            if line := process.stdout.readline():
+                said = json.loads(line)
+                self.machines.append(Machine(process, said["address"], said["raylet"]))
+                return
+            process.wait()
+        raise RuntimeError(f"a node does not start: {log.read_text()[-2000:]}")
+
+
+def _begin(arguments: list[str], log: Path) -> subprocess.Popen[str]:
+    """node.py, in a session of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("node.py")), *arguments]
+    with log.open("w") as said:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, env=os.environ | RAY, text=True, start_new_session=True
+        )
 
 
 def gone(processes: list[psutil.Process], seconds: float = 60) -> None:
