@@ -45,12 +45,24 @@ def worker_killed(start: str) -> Inject:
     """Of a process of a trial, whose command line begins with `start`."""
 
     def inject(bout: Bout) -> bool:
-        if not bout.moment() or not bout.until(lambda: bool(bout.cluster.named(start))):
+        worker = _worker(bout, start)
+        if worker is None:
             return False
-        bout.rng.choice(bout.cluster.named(start)).kill()
+        worker.kill()
         return True
 
     return inject
+
+
+def _worker(bout: Bout, start: str) -> psutil.Process | None:
+    """At a random moment, some process of a trial; None where the driver ended before."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        found[:] = bout.cluster.named(start)
+        return bool(found)
+
+    return bout.rng.choice(found) if bout.moment() and bout.until(there) else None
 
 
 def node_killed(bout: Bout) -> bool:
@@ -78,7 +90,7 @@ def node_preempted(bout: Bout) -> bool:
         return False
     machine = bout.rng.choice(bout.cluster.workers)
     machine.process.terminate()
-    machine.process.wait(60)
+    machine.process.wait(DEADLINE_SECONDS)
     bout.cluster.replace(machine)
     return True
 
@@ -176,9 +188,9 @@ def _lose(checkpoint: Path) -> None:
 
 def memory_scarce(bout: Bout) -> bool:
     """For a while a worker may have hardly more memory than it has."""
-    if not bout.moment() or not bout.until(lambda: bool(bout.cluster.named(TUNE_ACTOR))):
+    worker = _worker(bout, TUNE_ACTOR)
+    if worker is None:
         return False
-    worker = bout.rng.choice(bout.cluster.named(TUNE_ACTOR))
     with suppress(psutil.NoSuchProcess):  # it may die of it
         worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms + 2**20, psutil.RLIM_INFINITY))
         time.sleep(bout.rng.uniform(1, 4))

@@ -138,7 +138,7 @@ def _begin(arguments: list[str], log: Path) -> subprocess.Popen[str]:
         )
 
 
-def gone(processes: list[psutil.Process], seconds: float = 60) -> None:
+def gone(processes: list[psutil.Process], seconds: float = 300) -> None:
     """Waits until they are."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     assert not alive, f"still there after {seconds} s: {alive}"
