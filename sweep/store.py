@@ -83,7 +83,7 @@ class Store:
         self.folder.write("sweep.json", _json(document))
 
     def write_plan(self, number: int, plan: Row) -> None:
-        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
+        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay, confirm}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
 
     def plans(self) -> list[dict[str, Any]]:
@@ -148,8 +148,9 @@ class Store:
         return [row for row in self.trials().to_pylist() if row["state"] != PLANNED]
 
     def configurations(self) -> list[dict[str, Any]]:
-        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over all
-        seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
+        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over the
+        search's seeds, and `runs`, the rows of each, with those COMPLETE that confirm it; its controls beside them,
+        under `replays`. `confirmed`: the mean value over all of `runs`, None where none confirms."""
         runs: dict[int, list[dict[str, Any]]] = {}
         for row in self.trials().to_pylist():
             runs.setdefault(row["number"], []).append(row)
@@ -160,7 +161,9 @@ class Store:
             if state == COMPLETE and value is not None:
                 about = {name: own[0][name] for name in ("method", "params")}
                 replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
-                found.append({"number": number, **about, "value": value, "runs": own, "replays": replays})
+                own = [row for row in own if row["state"] == COMPLETE]
+                about |= {"value": value, "confirmed": _confirmed(own)}
+                found.append({"number": number, **about, "runs": own, "replays": replays})
         return sorted(found, key=lambda one: (-one["value"], one["number"]))
 
     def best(self) -> dict[str, Any] | None:
@@ -241,6 +244,7 @@ class Store:
                 "key": run["key"],
                 "seed": run["seed"],
                 "replay": run["replay"] is not None,
+                "confirm": run.get("confirm", False),
                 "method": plan["method"],
                 "params": plan["params"],
                 "state": PLANNED,
@@ -329,13 +333,22 @@ def _plan(data: bytes) -> dict[str, Any]:
 
 
 def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
-    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are."""
+    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are. What confirms it
+    does not count."""
+    rows = [row for row in rows if not row.get("confirm")]
     states = {row["state"] for row in rows}
     for state in (PLANNED, FAILED, PRUNED):
         if state in states:
             return state, None
     values = [row["value"] for row in rows]
     return COMPLETE, None if None in values else sum(values) / len(values)
+
+
+def _confirmed(complete: Sequence[Row]) -> float | None:
+    """The mean value of a configuration's COMPLETE runs, if some of them confirm it."""
+    values = [row["value"] for row in complete]
+    confirms = any(row["confirm"] for row in complete) and None not in values
+    return sum(values) / len(values) if confirms else None
 
 
 def _read_all(

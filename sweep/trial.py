@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, tables
+from sweep import alternatives, tables, watch
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
@@ -67,13 +68,15 @@ class Job:
 @dataclass(frozen=True)
 class Task:
     """One planned run: its configuration's number and values at the searched addresses, the key of the work, and its
-    seed. A control has the probabilities, by attack, that it replays."""
+    seed. A control has the probabilities, by attack, that it replays. `confirm`: it came after the search, which does
+    not go by it."""
 
     number: int
     params: dict[str, Any]
     key: str
     seed: int
     replay: dict[str, float] | None = None
+    confirm: bool = False
 
     def of(self, sweep: Sweep) -> TrialBase:
         """The trial that it is of its sweep."""
@@ -90,18 +93,28 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     if done is not None:
         return done
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
+    values: dict[int, float] = {}
+
+    def so_far(epoch: float = math.inf) -> dict[str, Any]:
+        """The columns of its row but for what became of it, with the values up to an epoch."""
+        finished = datetime.now(UTC)
+        columns = {"started": started.isoformat(), "finished": finished.isoformat()}
+        columns |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
+        columns |= {"host": socket.gethostname(), "device": device_name()}
+        return columns | {"intermediate": {e: v for e, v in values.items() if e <= epoch} or None}
+
+    def told(metrics: dict[str, Any]) -> bool:
+        return report(metrics | {"so_far": json.dumps(so_far(metrics["epoch"]))})
+
     outcome: dict[str, Any] | None
     try:
-        value = _train_and_judge(job, task, images, init, workers, report)
+        value = _train_and_judge(job, task, images, init, workers, told, values)
         outcome = None if value is None else {"state": "COMPLETE", "value": value}
     except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
         outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     if outcome is None:
         return None
-    finished = datetime.now(UTC)
-    outcome |= {"started": started.isoformat(), "finished": finished.isoformat()}
-    outcome |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
-    outcome |= {"host": socket.gethostname(), "device": device_name()}
+    outcome |= so_far()
     if workers.rank == 0 and outcome["state"] == "COMPLETE":
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
         checkpoint.clear(_folder(job, task))
@@ -154,12 +167,18 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
 
 
 def _train_and_judge(
-    job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report
+    job: Job,
+    task: Task,
+    images: Dataset,
+    init: bytes,
+    workers: Workers,
+    report: Report,
+    values: dict[int, float],
 ) -> float | None:
     trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
-    look = _each_epoch(job, task, trial, reference, images.val, workers)
+    look = _watch(job, task, trial, reference, images.val, workers, values) if trial.evaluation.every else None
     fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
         return None
@@ -167,11 +186,11 @@ def _train_and_judge(
         model.load_state_dict(fitted.averaged)
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
+    judged = rows(trial, job.subject(task, weights), "val", images.val, verdicts)
     if workers.rank == 0:
-        about = job.subject(task, weights)
-        job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
+        job.store.write_results(task.key, f"val-{weights}", judged)
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return value(verdicts)
+    return watch.value(judged)
 
 
 def fine_tune(
@@ -209,38 +228,25 @@ def fine_tune(
     )
 
 
-def _each_epoch(
-    job: Job, task: Task, trial: TrialBase, reference: nn.Module, images: ImageSet, workers: Workers
-) -> loop.Look | None:
-    """Judges the images after every so many epochs, if the trial wants that: the live weights, and the averaged ones
-    where there are some. What is stored is not judged again, and of the last epoch what the trial is judged by at its
-    end is left to that."""
-    every, last = trial.evaluation.every, trial.recipe().epochs
-    if not every:
-        return None
+def _watch(
+    job: Job,
+    task: Task,
+    trial: TrialBase,
+    reference: nn.Module,
+    images: ImageSet,
+    workers: Workers,
+    values: dict[int, float],
+) -> watch.Watch:
+    """What judges the validation images on the way, and leaves the values there."""
     shown = copy.deepcopy(reference)
 
-    def look(epoch: int, model: nn.Module, averaged: State | None) -> None:
-        found = {"live": model.state_dict()} | ({} if averaged is None else {"averaged": averaged})
-        if epoch == last:
-            found.popitem()
-        for weights, state in found.items() if epoch % every == 0 else ():
-            name = f"epoch-{epoch}-val-{weights}"
-            if _is_stored(job, f"{task.key}-{name}", workers):
-                continue
-            shown.load_state_dict(state)
-            verdicts = judge(trial, shown, reference, images, workers)
-            if workers.rank == 0:
-                about = replace(job.subject(task, weights), epoch=epoch)
-                job.store.write_results(task.key, name, rows(trial, about, "val", images, verdicts))
+    def judged(state: State, weights: str, epoch: int) -> list[dict[str, Any]]:
+        shown.load_state_dict(state)
+        verdicts = judge(trial, shown, reference, images, workers)
+        return rows(trial, replace(job.subject(task, weights), epoch=epoch), "val", images, verdicts)
 
-    return look
-
-
-def _is_stored(job: Job, name: str, workers: Workers) -> bool:
-    """Whether rank 0 finds these results: workers that disagreed would wait for one another."""
-    here = job.store.judged(f"{name}.")
-    return bool(workers.from_first(torch.tensor(float(here)), device()))
+    every, last = trial.evaluation.every, trial.recipe().epochs
+    return watch.Watch(job.store, task.key, every, last, workers, device(), judged, values)
 
 
 def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
@@ -379,10 +385,3 @@ def budget_id(trial: TrialBase) -> str:
     own = {"epsilons": trial.epsilons, "budgets": trial.budgets, "features": trial.features}
     named = {key: value for key, value in own.items() if value not in ({}, START)}
     return f"{trial.dataset}+{digest(named)}" if named else trial.dataset
-
-
-def value(verdicts: Iterable[Verdict]) -> float:
-    """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = [verdict for verdict in verdicts if verdict.attack != "clean" and not verdict.conditional]
-    threats = {v.attack: (v.family, v.norm or v.attack) for v in attacked}
-    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)[2]
