@@ -80,7 +80,8 @@ class Planner(Searcher):
         self._owe_replay(task, row)
         rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
         if all(rows):
-            self.search.tell(task.number, *overall([row for row in rows if row]))
+            state, value = overall([row for row in rows if row])
+            self.search.tell(task.number, state, None if value is None else [value])
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

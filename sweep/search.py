@@ -6,14 +6,16 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
 import optuna.importance
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from sweep.alternatives import GRID, Sweep
 from sweep.distributions import Floats, Values
@@ -22,6 +24,8 @@ from sweep.settings import METHOD
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
+
+NOTHING: Mapping[Any, float] = MappingProxyType({})
 
 FANOVA, PED_ANOVA = "fanova", "ped-anova"
 EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]] = {
@@ -33,12 +37,23 @@ EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]
 
 class Searcher(Protocol):
     """Proposes configurations, one numbered trial after the other, and hears how they fared. Numbers come in order,
-    each after `ask` or, for one that an earlier driver asked for, `replay` of the one before. `tell` ends a trial:
-    COMPLETE with its value, PRUNED or FAILED; telling twice is harmless."""
+    each after `ask` or, for one that an earlier driver asked for, `replay` of the one before.
+
+    `tell` ends a trial: COMPLETE with a value for each objective, PRUNED or FAILED. `intermediate`: epoch -> the first
+    objective's value on the way. `constraints`: constraint -> by how much it is violated, 0 or less where it is kept.
+    Telling twice is harmless.
+    """
 
     def ask(self, number: int) -> dict[str, Any]: ...
     def replay(self, number: int, params: Mapping[str, Any]) -> None: ...
-    def tell(self, number: int, state: str, value: float | None) -> None: ...
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None: ...
 
 
 def searcher(sweep: Sweep) -> Searcher:
@@ -65,7 +80,14 @@ class Grid:
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
         pass
 
-    def tell(self, number: int, state: str, value: float | None) -> None:
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None:
         pass
 
 
@@ -81,10 +103,12 @@ class Study:
     """Alternative -> what is searched and its defaults."""
     seed: int
     searcher: str = "tpe"
+    objectives: int = 1
     _study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
-        self._study = optuna.create_study(direction="maximize")
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, directions=["maximize"] * self.objectives)
         self._names = list(self.spaces)
         self._methods = {METHOD: CategoricalDistribution(self._names)} if len(self._names) > 1 else {}
 
@@ -104,7 +128,8 @@ class Study:
         return nearest | dict.fromkeys(self._methods, name)
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
-        assert number == len(self._study.trials), "trials are replayed in the order of their numbers"
+        held = len(self._study.get_trials(deepcopy=False))
+        assert number == held, "trials are replayed in the order of their numbers"
         self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
 
     def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -119,10 +144,32 @@ class Study:
     def _name(self, params: Mapping[str, Any]) -> str:
         return str(params.get(METHOD, self._names[0]))
 
-    def tell(self, number: int, state: str, value: float | None) -> None:
-        usable = state == "COMPLETE" and value is not None and math.isfinite(value)
-        outcome = STATES[state] if usable or state != "COMPLETE" else TrialState.FAIL
-        self._study.tell(number, value if usable else None, state=outcome, skip_if_finished=True)
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None:
+        told = self._study.get_trials(deepcopy=False)[number]
+        if told.state.is_finished():
+            return
+        known = [*(values or ()), *constraints.values()]
+        usable = state != "COMPLETE" or (values is not None and all(map(math.isfinite, known)))
+        outcome = STATES[state] if usable else TrialState.FAIL
+        if outcome != TrialState.FAIL:
+            self._note(told, intermediate, constraints)
+        self._study.tell(number, values if outcome == TrialState.COMPLETE else None, state=outcome)
+
+    def _note(self, trial: FrozenTrial, intermediate: Mapping[int, float], constraints: Mapping[str, float]) -> None:
+        """Puts what is known of a trial beside its values to it. Optuna has no values on the way with several
+        objectives."""
+        noted = optuna.create_trial(state=TrialState.RUNNING, constraints=dict(constraints)).system_attrs
+        for key, held in noted.items():
+            self._storage.set_trial_system_attr(trial._trial_id, key, held)
+        for epoch, value in intermediate.items() if self.objectives == 1 else ():
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
     def importances(self, evaluator: str) -> dict[str, float] | None:
         """Parameter -> how important it is among all, by Optuna, over the COMPLETE trials; the shares add to 1, but for

@@ -21,38 +21,38 @@ SPACE: dict[str, Floats | Values] = {
 }
 DEFAULTS: dict[str, Any] = {"a.log": 0.1, "b.float": 0.0, "c.int": 3, "d.step": 1.5, "e.even": 8, "f.kind": "y"}
 SEARCHERS = ("tpe", "random")
-Trial = tuple[dict[str, Any], str, float | None]
+Trial = tuple[dict[str, Any], str, list[float] | None]
 
 
 def made(searcher: str = "tpe", seed: int = 0) -> Study:
     return Study({"only": (SPACE, DEFAULTS)}, seed, searcher)
 
 
-def outcome(number: int, params: dict[str, Any]) -> tuple[str, float | None]:
+def outcome(number: int, params: dict[str, Any]) -> tuple[str, list[float] | None]:
     """Best at b = 0.5 with kind x; every seventh trial is FAILED, another one PRUNED."""
     if number % 7 == 5:
         return "FAILED", None
     if number % 7 == 3:
         return "PRUNED", None
-    return "COMPLETE", -((params["b.float"] - 0.5) ** 2) + (params["f.kind"] == "x")
+    return "COMPLETE", [-((params["b.float"] - 0.5) ** 2) + (params["f.kind"] == "x")]
 
 
 def run(study: Study, start: int, count: int) -> list[Trial]:
     trials: list[Trial] = []
     for number in range(start, count):
         params = study.ask(number)
-        state, value = outcome(number, params)
-        study.tell(number, state, value)
-        trials.append((params, state, value))
+        state, values = outcome(number, params)
+        study.tell(number, state, values)
+        trials.append((params, state, values))
     return trials
 
 
 def rebuilt(history: list[Trial], searcher: str, seed: int = 0) -> Study:
     """A new study with the history as a sweep's folder gives it, through JSON."""
     study = made(searcher, seed)
-    for number, (params, state, value) in enumerate(history):
+    for number, (params, state, values) in enumerate(history):
         study.replay(number, json.loads(json.dumps(params)))
-        study.tell(number, state, value)
+        study.tell(number, state, values)
     return study
 
 
@@ -93,10 +93,10 @@ def test_a_rebuilt_study_goes_on_as_an_undisturbed_one(searcher: str, seed: int)
 def test_a_trial_that_was_running_is_told_later(searcher: str) -> None:
     history = run(made(searcher), 0, 14)
     study = rebuilt(history[:13], searcher)
-    params, state, value = history[13]
+    params, state, values = history[13]
     study.replay(13, params)
     beside = study.ask(14)  # while 13 is running
-    study.tell(13, state, value)
+    study.tell(13, state, values)
     other = rebuilt(history[:13], searcher)
     other.replay(13, params)
     assert other.ask(14) == beside
@@ -112,9 +112,9 @@ def test_no_two_trials_and_no_two_seeds_are_alike() -> None:
 def test_telling_twice_is_harmless(searcher: str) -> None:
     history = run(made(searcher), 0, 13)
     study = rebuilt(history, searcher)
-    for number, (_, state, value) in enumerate(history):
-        study.tell(number, state, value)
-        study.tell(number, "COMPLETE", 99.0)
+    for number, (_, state, values) in enumerate(history):
+        study.tell(number, state, values)
+        study.tell(number, "COMPLETE", [99.0])
     assert study.ask(13) == rebuilt(history, searcher).ask(13)
 
 
@@ -122,7 +122,8 @@ def test_telling_twice_is_harmless(searcher: str) -> None:
 def test_a_value_that_is_no_number_is_a_failure(value: float | None) -> None:
     history = run(made(), 0, 12)
     params = history[4][0]
-    odd = [*history[:4], (params, "COMPLETE", value), *history[5:]]
+    values = None if value is None else [value]
+    odd = [*history[:4], (params, "COMPLETE", values), *history[5:]]
     failed = [*history[:4], (params, "FAILED", None), *history[5:]]
     assert rebuilt(odd, "tpe").ask(12) == rebuilt(failed, "tpe").ask(12)
     states = [trial.state.name for trial in rebuilt(odd, "tpe")._study.trials]
@@ -135,7 +136,7 @@ def test_tpe_learns() -> None:
     study = Study({"only": (space, {"x": 9.0})}, 0)
     for number in range(40):
         value = -((study.ask(number)["x"] - 3) ** 2)
-        study.tell(number, "COMPLETE", value)
+        study.tell(number, "COMPLETE", [value])
         values.append(value)
     assert sum(values[20:]) / 20 > sum(values[:20]) / 20 + 5
     assert max(values) > -0.1
