@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -66,8 +66,8 @@ class Planner(Searcher):
 
     def _recall(self, task: Task, row: Mapping[str, Any]) -> None:
         """Tells the stopper of a run that ended; equal work was run once."""
-        if self.stopper and row.get("intermediate") and task.key not in self.outcomes and self._searched(task):
-            self.stopper.recall(task.key, task.number, json.loads(row["intermediate"]))
+        if self.stopper and task.key not in self.outcomes:
+            self.stopper.recall(task.key, asdict(task), _values(row))
 
     def _searched(self, task: Task) -> bool:
         """Whether the search goes by a run."""
@@ -78,10 +78,10 @@ class Planner(Searcher):
         self.ended[task.number, task.key] = row
         self.control.ended(row)
         self._owe_replay(task, row)
-        rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
-        if all(rows):
-            state, value = overall([row for row in rows if row])
-            self.search.tell(task.number, state, None if value is None else [value])
+        found = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
+        if len(rows := [row for row in found if row]) == len(found):
+            state, value = overall(rows)
+            self.search.tell(task.number, state, None if value is None else [value], _on_the_way(rows))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""
@@ -204,9 +204,24 @@ def owed(sweep: Sweep, store: Store) -> list[tuple[int, dict[str, Any], list[int
     return [(one["number"], json.loads(one["params"]), seeds) for one, seeds in left if seeds]
 
 
+def _values(row: Mapping[str, Any]) -> dict[int, float]:
+    """Epoch -> value on the way, of a row that is to be written or was read."""
+    held = row.get("intermediate") or {}
+    return {int(epoch): value for epoch, value in (json.loads(held) if isinstance(held, str) else held).items()}
+
+
+def _on_the_way(rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Epoch -> the mean over those runs of a configuration that were judged at it."""
+    held: dict[int, list[float]] = {}
+    for row in rows:
+        for epoch, value in _values(row).items():
+            held.setdefault(epoch, []).append(value)
+    return {epoch: sum(values) / len(values) for epoch, values in sorted(held.items())}
+
+
 def _pruned(so_far: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     """The outcome of a run that was stopped for its value at an epoch, of what it said last: it may have gone on."""
-    values = {at: value for at, value in so_far["intermediate"].items() if int(at) <= epoch}
+    values = {at: value for at, value in _values(so_far).items() if at <= epoch}
     return {**so_far, "state": PRUNED, "intermediate": values}
 
 

@@ -85,7 +85,11 @@ class Progress:
             self._live.update(self._view())
 
     def _label(self, task: Task) -> str:
-        return f"{task.number}" + (f" seed {task.seed}" if self._seeds > 1 or task.confirm else "") + (REPLAY if task.replay else "")
+        return (
+            f"{task.number}"
+            + (f" seed {task.seed}" if self._seeds > 1 or task.confirm else "")
+            + (REPLAY if task.replay else "")
+        )
 
     def _end(self, task: Task, row: Mapping[str, Any]) -> None:
         self.running.pop(self._label(task), None)

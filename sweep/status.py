@@ -104,12 +104,13 @@ def best(store: Store) -> Rows:
     scores = tables.scores(store, "val")
 
     def stacked(one: dict[str, Any]) -> Floats | None:
-        rows = [scores.get(run["key"]) for run in one["runs"]]
+        rows = [scores.get(run["key"]) for run in one["runs"] if not run["confirm"]]
         return None if any(row is None for row in rows) else np.concatenate(rows)  # type: ignore[arg-type]
 
     return [
         {"number": one["number"], "method": one["method"], "key": ", ".join(run["key"] for run in one["runs"])}
         | {"value": one["value"], "behind": found[0]["value"] - one["value"]}
+        | ({} if one["confirmed"] is None else {"confirmed": one["confirmed"], "seeds": len(one["runs"])})
         | {address: value for address, value in json.loads(one["params"]).items() if address != METHOD}
         for one in found
         if one is found[0] or _within_noise(stacked(found[0]), stacked(one))

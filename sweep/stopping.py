@@ -18,7 +18,7 @@ class Stopping(Strict):
     compared at every rung; under `hyperband` configurations are dealt to brackets, each without one more of the first
     rungs."""
 
-    name: Literal["none", "asha", "hyperband"] = NONE
+    name: Literal["none", "asha", "hyperband"] = "none"
     grace: Count = 1
     reduction: Annotated[Number, Field(gt=1)] = 3
 

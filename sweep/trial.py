@@ -98,7 +98,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     def so_far(epoch: float = math.inf) -> dict[str, Any]:
         """The columns of its row but for what became of it, with the values up to an epoch."""
         finished = datetime.now(UTC)
-        columns = {"started": started.isoformat(), "finished": finished.isoformat()}
+        columns: dict[str, Any] = {"started": started.isoformat(), "finished": finished.isoformat()}
         columns |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
         columns |= {"host": socket.gethostname(), "device": device_name()}
         return columns | {"intermediate": {e: v for e, v in values.items() if e <= epoch} or None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -35,7 +35,7 @@ class Watch:
     last: int
     workers: Workers
     device: torch.device
-    judge: Callable[[State, str, int], list[Row]]
+    judge: Callable[[State, str, int], Sequence[Row]]
     values: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
