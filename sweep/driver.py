@@ -153,14 +153,17 @@ def drive(
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
-        progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
-        reported = store.configurations()[: None if sweep.test == "all" else 1]
+        reported = store.configurations()[: None if sweep.test == "all" else max(1, sweep.confirm)]
+        progress.say(f"judging the pre-trained and {_told(sweep)} on the test split")
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
 
 
-REPORTED = {"best": "the best model", "all": "every model"}
+def _told(sweep: Sweep) -> str:
+    """Which models meet the test split."""
+    best = f"the models of the best {sweep.confirm}" if sweep.confirm else "the best model"
+    return "every model" if sweep.test == "all" else best
 
 
 def _defaults(sweep: Sweep) -> list[Task]:

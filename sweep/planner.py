@@ -11,11 +11,11 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from sweep.alternatives import Sweep
+from sweep.confirmation import owed
 from sweep.control import Control
 from sweep.search import searcher
 from sweep.stopper import stopper
-from sweep.store import COMPLETE, FAILED, PRUNED, Store, overall
+from sweep.store import COMPLETE, FAILED, PRUNED, overall
 from sweep.trial import Job, Task
 
 _OUTCOME = ("state", "value", "error", "intermediate")
@@ -118,7 +118,7 @@ class Planner(Searcher):
     def _next(self) -> Task | None:
         if not self.pending and len(self.plans) < self.sweep.trials:
             self._plan(len(self.plans))
-        if self.sweep.confirm and not self.pending and not self.running:
+        if not self.pending and not self.running:
             self._confirm()
         return self.pending.pop(0) if self.pending else None
 
@@ -193,15 +193,6 @@ class Planner(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `__getstate__`."""
-
-
-def owed(sweep: Sweep, store: Store) -> list[tuple[int, dict[str, Any], list[int]]]:
-    """Number, values and seeds of what a search that is over still leaves to be planned of its best configurations'
-    confirmation. Controls come by themselves."""
-    planned = {plan["number"]: {run["seed"] for run in plan["runs"]} for plan in store.plans()}
-    best = store.configurations()[: sweep.confirm]
-    left = [(one, [seed for seed in sweep.unseen() if seed not in planned[one["number"]]]) for one in best]
-    return [(one["number"], json.loads(one["params"]), seeds) for one, seeds in left if seeds]
 
 
 def _values(row: Mapping[str, Any]) -> dict[int, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from attacks.errors import InputError
 from sweep import alternatives, lease, tables
+from sweep.confirmation import owed
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION, EXPERIMENT, TRADEOFF
 from sweep.settings import METHOD
@@ -63,8 +64,9 @@ def driver(store: Store) -> str:
     holder = lease.holder(store.folder)
     if holder is not None and not holder.dead():
         return f"driven by {holder.shown()}, heartbeat {holder.age():.0f} s ago by this machine's clock"
+    document = sound(store)
     left = any(row["state"] == PLANNED for row in store.trials().to_pylist())
-    if left or len(store.plans()) < sound(store)["trials"]:
+    if left or len(store.plans()) < document["trials"] or owed(alternatives.reload(document["spec"]), store):
         return f"nobody drives it; go on with: {command('resume', store)}"
     return "finished"
 
@@ -98,7 +100,8 @@ def sound(store: Store) -> dict[str, Any]:
 
 def best(store: Store) -> Rows:
     """The configurations all of whose runs are COMPLETE, best first, that lie within noise of the first: the 95 %
-    interval of the difference, over resampled validation images and seeds, holds 0."""
+    interval of the difference, over resampled validation images and seeds, holds 0. All of that goes by the search's
+    runs; `confirmed` is the mean value over those that confirmed it too, with how many `seeds` that makes."""
     sound(store)
     found = store.configurations()
     scores = tables.scores(store, "val")

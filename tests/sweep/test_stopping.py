@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search import Searcher
+from shells import Shell
 
 from sweep import status
 from sweep.alternatives import Sweep
@@ -204,14 +205,14 @@ def test_a_driver_killed_at_any_moment_of_the_confirmation_plans_it_once(tmp_pat
 
 
 def test_more_trials_after_the_confirmation_may_be_confirmed_too(tmp_path: Path) -> None:
-    tune = Tune(job(tmp_path, {"trials": 2, "confirm": 1, "confirm_seeds": [1, 2]}))
+    tune = Tune(job(tmp_path, {"trials": 2, "seed": 1, "confirm": 1, "confirm_seeds": [11, 12]}))
     tune.drive()
     before, document = tune.job.store.configurations()[0], tune.job.document
-    tune.job = Job(tune.job.storage, "s", document | {"trials": 8}, "init", "data", "")
+    tune.job = Job(tune.job.storage, "s", document | {"trials": 5}, "init", "data", "")
     planner = tune.drive()
     assert planner is not None
     after = tune.job.store.configurations()
-    assert after[0]["number"] != before["number"], "the toy's values have a better one among the 8"
+    assert after[0]["number"] != before["number"], "the toy's values have a better one among the 5"
     assert [len(one["runs"]) for one in after if one["number"] in (before["number"], after[0]["number"])] == [3, 3]
     assert sum(row["confirm"] for row in rows(tune.job)) == 4
 
@@ -358,3 +359,22 @@ def test_early_stopping_judges_every_epoch_where_nothing_else_is_said(tmp_path: 
     assert sweep_of(tmp_path, ASHA).trial.evaluation.every == 1
     assert sweep_of(tmp_path, ASHA | {"evaluation.every": 3}).trial.evaluation.every == 3
     assert sweep_of(tmp_path, {}).trial.evaluation.every == 0
+
+
+def test_the_command_line_says_what_is_wrong(sweep: Shell) -> None:
+    assert "confirm: expected how many" in sweep.refused("run", "cas", "--confirm-top", "2")
+    assert "stopping.name: expected" in sweep.refused("run", "cas", "--stopping", "median")
+    assert "optimizer.epochs, 2, got 2" in sweep.refused(
+        "run", "cas", "--profile", "smoke", "--stopping", "asha", "--set", "stopping.grace=2"
+    )
+
+
+def test_a_sweep_is_not_finished_before_its_best_is_confirmed(tmp_path: Path) -> None:
+    tune = Tune(job(tmp_path, {"trials": 1, "confirm": 1, "confirm_seeds": [1]}))
+    store, document = tune.job.store, tune.job.document
+    tune.job = Job(tune.job.storage, "s", document | {"confirm": 0, "confirm_seeds": []}, "init", "data", "")
+    tune.drive()
+    assert "resume s" in status.driver(store), "killed between the last trial and the plan of the confirmation"
+    tune.job = Job(tune.job.storage, "s", document, "init", "data", "")
+    tune.drive()
+    assert status.driver(store) == "finished"
