@@ -153,17 +153,20 @@ def drive(
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
-        reported = store.configurations()[: None if sweep.test == "all" else max(1, sweep.confirm)]
-        progress.say(f"judging the pre-trained and {_told(sweep)} on the test split")
+        progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
+        found = store.configurations()
+        best = {one["number"] for one in found[: sweep.confirm]}
+        reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
 
 
-def _told(sweep: Sweep) -> str:
-    """Which models meet the test split."""
-    best = f"the models of the best {sweep.confirm}" if sweep.confirm else "the best model"
-    return "every model" if sweep.test == "all" else best
+def _reported(sweep: Sweep) -> str:
+    if sweep.test == "all":
+        return "every model"
+    best = "the best model" if len(sweep.objectives) == 1 else "the models of the front"
+    return f"{best} and those of the best {sweep.confirm}" if sweep.confirm else best
 
 
 def _defaults(sweep: Sweep) -> list[Task]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -13,12 +13,13 @@ from ray.tune.search import Searcher
 
 from sweep.confirmation import owed
 from sweep.control import Control
+from sweep.goals import metrics
 from sweep.search import searcher
 from sweep.stopper import stopper
 from sweep.store import COMPLETE, FAILED, PRUNED, overall
 from sweep.trial import Job, Task
 
-_OUTCOME = ("state", "value", "error", "intermediate")
+_OUTCOME = ("state", "value", "metrics", "error", "intermediate")
 """The columns that equal work shares."""
 Listener = Callable[[str, Task, Mapping[str, Any]], None]
 """(event, task, facts): "start", "epoch" with the trial's metrics, "end" with its row."""
@@ -80,8 +81,15 @@ class Planner(Searcher):
         self._owe_replay(task, row)
         found = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
         if len(rows := [row for row in found if row]) == len(found):
-            state, value = overall(rows)
-            self.search.tell(task.number, state, None if value is None else [value], _on_the_way(rows))
+            self._tell(task.number, rows)
+
+    def _tell(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the search what a configuration reached, the mean over its seeds."""
+        state, value = overall(rows)
+        goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
+        values = goal.values(reached)
+        violations = {} if values is None else goal.violations(reached)
+        self.search.tell(number, state, values, _on_the_way(rows), violations)
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

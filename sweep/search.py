@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import optuna
 import optuna.importance
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseGASampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.alternatives import GRID, Sweep
+from sweep.alternatives import GP, GRID, NSGA2, RANDOM, TPE, Sweep
 from sweep.distributions import Floats, Values
 from sweep.settings import METHOD
 
@@ -26,6 +27,16 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 
 NOTHING: Mapping[Any, float] = MappingProxyType({})
+
+POPULATION = 10
+"""Trials of a generation of NSGA-II: sweeps have tens of trials, most of which Optuna's 50 would leave to chance."""
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    TPE: lambda seed: optuna.samplers.TPESampler(seed=seed),
+    RANDOM: lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    GP: lambda seed: optuna.samplers.GPSampler(seed=seed),
+    NSGA2: lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
+}
+"""Each from a seed."""
 
 FANOVA, PED_ANOVA = "fanova", "ped-anova"
 EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]] = {
@@ -65,7 +76,7 @@ def searcher(sweep: Sweep) -> Searcher:
 def study(sweep: Sweep) -> Study:
     """The search as Optuna sees it, without trials."""
     spaces = {name: (one.search, one.defaults()) for name, one in sweep.alternatives.items()}
-    return Study(spaces, sweep.trial.seed, sweep.searcher)
+    return Study(spaces, sweep.trial.seed, sweep.searcher, len(sweep.objectives))
 
 
 @dataclass
@@ -102,7 +113,7 @@ class Study:
     spaces: Mapping[str, tuple[Mapping[str, Floats | Values], Mapping[str, Any]]]
     """Alternative -> what is searched and its defaults."""
     seed: int
-    searcher: str = "tpe"
+    searcher: str = TPE
     objectives: int = 1
     _study: optuna.Study = field(init=False)
 
@@ -118,6 +129,7 @@ class Study:
             self._study.enqueue_trial(self._defaults(self._names[number]))
         trial = self._study.ask(dict(self._methods))
         assert trial.number == number, f"asked for trial {number}, Optuna is at {trial.number}"
+        self._place(number)
         chosen = dict(trial.params)
         name = self._name(chosen)
         return chosen | {a: _suggest(trial, self._key(name, a), d) for a, d in self.spaces[name][0].items()}
@@ -131,6 +143,14 @@ class Study:
         held = len(self._study.get_trials(deepcopy=False))
         assert number == held, "trials are replayed in the order of their numbers"
         self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
+        self._place(number)
+
+    def _place(self, number: int) -> None:
+        """Notes in the study, where the sampler breeds, the generation that a trial begun is of and its parents: Optuna
+        does so while it proposes parameters, but not of the first trial, nor of one that is replayed."""
+        if isinstance(sampler := self._sampler(number), BaseGASampler):
+            trial = self._study.get_trials(deepcopy=False)[number]
+            sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
 
     def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """A configuration as Optuna's `params` and `distributions`."""
@@ -212,9 +232,7 @@ class Study:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{number}".encode()).digest()[:4], "little")
-        if self.searcher == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
+        return SAMPLERS[self.searcher](seed)
 
 
 def _suggest(trial: optuna.Trial, name: str, d: Floats | Values) -> Any:

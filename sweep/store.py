@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from attacks.errors import InputError, unknown
 from sweep import schema
 from sweep.bits import unpack, unpack_classes
+from sweep.goals import VALUE, Goal, metrics
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -148,9 +149,9 @@ class Store:
         return [row for row in self.trials().to_pylist() if row["state"] != PLANNED]
 
     def configurations(self) -> list[dict[str, Any]]:
-        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over the
-        search's seeds, and `runs`, the rows of each, with those COMPLETE that confirm it; its controls beside them,
-        under `replays`. `confirmed`: the mean value over all of `runs`, None where none confirms."""
+        """What ended well, best first by the sweep's goal (Goal.ranked): number, method, params, the means of `value`
+        and of all `metrics` over the search's seeds, and `runs`, the rows of each, with those COMPLETE that confirm it;
+        its controls beside them, under `replays`. `confirmed`: the metrics over all of `runs`, if some confirm it."""
         runs: dict[int, list[dict[str, Any]]] = {}
         for row in self.trials().to_pylist():
             runs.setdefault(row["number"], []).append(row)
@@ -161,14 +162,21 @@ class Store:
             if state == COMPLETE and value is not None:
                 about = {name: own[0][name] for name in ("method", "params")}
                 replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
-                own = [row for row in own if row["state"] == COMPLETE]
-                about |= {"value": value, "confirmed": _confirmed(own)}
-                found.append({"number": number, **about, "runs": own, "replays": replays})
-        return sorted(found, key=lambda one: (-one["value"], one["number"]))
+                complete = [row for row in own if row["state"] == COMPLETE]
+                about |= {"value": value, "metrics": metrics(own)}
+                about |= {"confirmed": metrics(complete, confirm=True) if any(r["confirm"] for r in complete) else {}}
+                found.append({"number": number, **about, "runs": complete, "replays": replays})
+        return self.goal().ranked(found)
 
     def best(self) -> dict[str, Any] | None:
         """The first of the configurations."""
         return next(iter(self.configurations()), None)
+
+    def goal(self) -> Goal:
+        """What the sweep's search is for; of what is no sweep, the standard value."""
+        spec = self.document().get("spec")
+        stated = spec if isinstance(spec, Mapping) else {}
+        return Goal(stated.get("objectives", (VALUE,)), stated.get("constraints", ()))
 
     def probabilities(self, key: str) -> dict[str, float]:
         """How probable each attack was in a run, over its epochs."""
@@ -342,13 +350,6 @@ def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
             return state, None
     values = [row["value"] for row in rows]
     return COMPLETE, None if None in values else sum(values) / len(values)
-
-
-def _confirmed(complete: Sequence[Row]) -> float | None:
-    """The mean value of a configuration's COMPLETE runs, if some of them confirm it."""
-    values = [row["value"] for row in complete]
-    confirms = any(row["confirm"] for row in complete) and None not in values
-    return sum(values) / len(values) if confirms else None
 
 
 def _read_all(

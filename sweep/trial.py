@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, tables, watch
+from sweep import alternatives, reached, tables, watch
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
@@ -108,8 +108,8 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
 
     outcome: dict[str, Any] | None
     try:
-        value = _train_and_judge(job, task, images, init, workers, told, values)
-        outcome = None if value is None else {"state": "COMPLETE", "value": value}
+        found = _train_and_judge(job, task, images, init, workers, told, values)
+        outcome = None if found is None else {"state": "COMPLETE", **found}
     except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
         outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     if outcome is None:
@@ -174,7 +174,8 @@ def _train_and_judge(
     workers: Workers,
     report: Report,
     values: dict[int, float],
-) -> float | None:
+) -> dict[str, Any] | None:
+    """What it reached: `value` and `metrics`; None where `report` ended it early."""
     trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
@@ -190,7 +191,7 @@ def _train_and_judge(
     if workers.rank == 0:
         job.store.write_results(task.key, f"val-{weights}", judged)
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return watch.value(judged)
+    return {"value": reached.value(judged), "metrics": reached.metrics(judged)}
 
 
 def fine_tune(

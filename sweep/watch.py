@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from sweep import tables
-from sweep.bits import unpack
+from sweep import reached
 from sweep.store import Row, Store
 from trainers.parts import State
 from trainers.workers import Workers
@@ -53,7 +51,7 @@ class Watch:
                 continue
             rows = self.judge(state, weights, epoch)
             if epoch < self.last:
-                self.values[epoch] = value(rows)
+                self.values[epoch] = reached.value(rows)
             if self.workers.rank == 0:
                 self.store.write_results(self.key, name, rows)
 
@@ -68,12 +66,4 @@ def stored_values(store: Store, key: str) -> dict[int, float]:
     mine = (pc.field("trial") == key) & (pc.field("split") == "val")
     rows = store.results(_COLUMNS, mine).sort_by([("epoch", "ascending"), ("weights", "descending")]).to_pylist()
     looks = groupby(rows, lambda row: (row["epoch"], row["weights"]))
-    return {epoch: value(list(held)) for (epoch, _), held in looks}
-
-
-def value(rows: Iterable[Row]) -> float:
-    """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = {row["attack"]: row for row in rows if row["attack"] != "clean" and not row["conditional"]}
-    threats = {name: (row["family"], row["norm"] or name) for name, row in attacked.items()}
-    robust = {name: unpack(row["robust_bits"], row["n"]).astype(np.float64) for name, row in attacked.items()}
-    return tables.averages(robust, threats)[2]
+    return {epoch: reached.value(list(held)) for (epoch, _), held in looks}

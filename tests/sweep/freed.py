@@ -1,5 +1,5 @@
-"""`sweep run ...` whose driver also measures how long the CPUs of a trial that is stopped early stay taken: on stdout, a
-line of JSON for each."""
+"""`sweep run ...` whose driver also measures how long the CPUs of a trial that is stopped early stay taken: a line of
+JSON for each, on stdout."""
 
 from __future__ import annotations
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +38,24 @@ def test_what_is_behind_is_stopped_and_the_best_is_confirmed(sweeps: Sweeps, swe
     assert code == 0, err
     print(err)
     for row in sweeps.store("stopped").trials().to_pylist():
-        print({k: row[k] for k in ("number", "params", "seed", "confirm", "state", "value", "intermediate", "error", "seconds", "started", "finished")})
+        print(
+            {
+                k: row[k]
+                for k in (
+                    "number",
+                    "params",
+                    "seed",
+                    "confirm",
+                    "state",
+                    "value",
+                    "intermediate",
+                    "error",
+                    "seconds",
+                    "started",
+                    "finished",
+                )
+            }
+        )
     for verb in ("status", "ls", "best", "table", "report", "gc"):
         print(sweep(verb, *(["stopped"] if verb != "ls" else [])))
     raise AssertionError

@@ -178,9 +178,9 @@ def test_the_best_by_the_search_are_confirmed_and_stay_the_best(undisturbed: Tun
     assert sorted(row["seed"] for row in confirmed) == [7, 7, 8, 8]
     for one in found[:2]:
         assert [run["seed"] for run in one["runs"]].count(7) == 1
-        assert one["confirmed"] == pytest.approx(np.mean([run["value"] for run in one["runs"]]))
-    assert all(one["confirmed"] is None for one in found[2:])
-    assert status.best(store)[0]["confirmed"] == found[0]["confirmed"]
+        assert one["confirmed"]["value"] == pytest.approx(np.mean([run["value"] for run in one["runs"]]))
+    assert all(one["confirmed"] == {} for one in found[2:])
+    assert status.best(store)[0]["confirmed value"] == found[0]["confirmed"]["value"]
 
 
 @pytest.mark.parametrize("seed", range(4))
