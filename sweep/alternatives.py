@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
@@ -144,7 +144,7 @@ class Sweep(Strict):
                 "confirm: expected how many configurations and confirm_seeds (--confirm-top K --seeds 0..4), got "
                 f"{self.confirm} and {len(self.confirm_seeds)} seeds"
             )
-        elif self.confirm and set(self.confirm_seeds) <= set(self.seeds):
+        elif self.confirm and not self.unseen(self.seeds):
             found.append("confirm_seeds: expected one at least that the search does not run, got none")
         if found:
             raise InputError(SEPARATOR.join(found))
@@ -162,9 +162,9 @@ class Sweep(Strict):
         """Of any of its trials."""
         return max(most for one in self.alternatives.values() for most in one.epochs())
 
-    def unseen(self) -> tuple[int, ...]:
-        """The seeds with which the best configurations are run after the search."""
-        return tuple(seed for seed in self.confirm_seeds if seed not in self.seeds)
+    def unseen(self, seen: Collection[int]) -> list[int]:
+        """The seeds with which the best configurations are run after the search, but for those seen."""
+        return [seed for seed in self.confirm_seeds if seed not in seen]
 
     @property
     def goal(self) -> Goal:

@@ -17,6 +17,7 @@ from attacks.errors import InputError
 from sweep import alternatives, datasets, engine, estimate, examples, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
+from sweep.confirmation import chosen
 from sweep.control import Control, Limits
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
@@ -155,7 +156,7 @@ def drive(
             progress.say(f"no more trials begin: {control.reason}")
         progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
         found = store.configurations()
-        best = {one["number"] for one in found[: sweep.confirm]}
+        best = {one["number"] for one in chosen(sweep, store)}
         reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
@@ -163,10 +164,12 @@ def drive(
 
 
 def _reported(sweep: Sweep) -> str:
+    """Whose models meet the test split."""
     if sweep.test == "all":
         return "every model"
-    best = "the best model" if len(sweep.objectives) == 1 else "the models of the front"
-    return f"{best} and those of the best {sweep.confirm}" if sweep.confirm else best
+    if len(sweep.objectives) > 1:
+        return "the models of the front" + (f" and of the best {sweep.confirm}" if sweep.confirm else "")
+    return f"the models of the best {sweep.confirm}" if sweep.confirm else "the best model"
 
 
 def _defaults(sweep: Sweep) -> list[Task]:

@@ -96,7 +96,7 @@ def costs(
         training = _training(sweep.alternatives[name].trial, len(images.train), cost)
         found.append({"method": name, "runs": count, "training": training, "judging": judging * len(images.val)})
         runs, seconds = runs + count, seconds + count * (training + judging * len(images.val))
-    best = max(1, sweep.confirm) * (len(sweep.seeds) + len(sweep.unseen()))
+    best = max(1, sweep.confirm) * (len(sweep.seeds) + len(sweep.unseen(sweep.seeds)))
     tested = 1 + (runs if sweep.test == "all" else best)
     seconds += tested * judging * len(images.test)
     workers = sweep.trial.workers
@@ -109,7 +109,7 @@ def costs(
 
 def _runs(sweep: Sweep) -> dict[str, float]:
     """Alternative -> its runs, one a seed; those that confirm the best count alike for all."""
-    each = len(sweep.seeds) + min(1, sweep.confirm / sweep.trials) * len(sweep.unseen())
+    each = len(sweep.seeds) + min(1, sweep.confirm / sweep.trials) * len(sweep.unseen(sweep.seeds))
     if sweep.searcher == GRID:
         names = [sweep.name(sweep.cell(number)) for number in range(sweep.trials)]
         return {name: names.count(name) * each for name in dict.fromkeys(names)}
