@@ -36,8 +36,8 @@ methods:
   e-at-all: {search: {sampler.forgetting: {low: 0.5, high: 1}}}
 """
 ASHA = {"stopping.name": "asha"}
-WHOLE: dict[str, Any] = ASHA | {"trials": 8, "seeds": [0, 5], "controls": True}
-WHOLE |= {"confirm": 2, "confirm_seeds": [0, 7, 8]}
+WHOLE: dict[str, Any] = ASHA | {"stopping.reduction": 2, "trials": 8, "seed": 4, "seeds": [4, 9], "controls": True}
+WHOLE |= {"confirm": 2, "confirm_seeds": [4, 17, 18]}
 LAST = 9
 
 
@@ -152,7 +152,7 @@ def test_those_behind_are_pruned_with_their_values_on_the_way(undisturbed: Tune)
     held = rows(undisturbed.job)
     pruned = [row for row in held if row["state"] == "PRUNED" and row["intermediate"]]
     assert {row["state"] for row in held} == {"COMPLETE", "PRUNED"}
-    assert {reached(row) for row in pruned} == {1, 3}, "at rungs, and never at the last epoch"
+    assert {1} < {reached(row) for row in pruned} <= {1, 2, 4, 8}, "at rungs, and never at the last epoch"
     assert all(row["value"] is None for row in pruned)
     assert all(reached(row) == LAST - 1 for row in held if row["state"] == "COMPLETE")
     assert not any(row["replay"] or row["confirm"] for row in pruned)
@@ -160,9 +160,9 @@ def test_those_behind_are_pruned_with_their_values_on_the_way(undisturbed: Tune)
 
 def test_a_configuration_ends_with_its_first_seed_that_is_pruned(undisturbed: Tune) -> None:
     held = rows(undisturbed.job)
-    stopped = {row["number"] for row in held if row["seed"] == 0 and row["state"] == "PRUNED"}
-    others = [row for row in held if row["number"] in stopped and row["seed"] == 5 and not row["replay"]]
-    assert {(row["state"], row["error"]) for row in others} == {("PRUNED", "seed 0 was stopped early")}
+    stopped = {row["number"] for row in held if row["seed"] == 4 and row["state"] == "PRUNED"}
+    others = [row for row in held if row["number"] in stopped and row["seed"] == 9 and not row["replay"]]
+    assert {(row["state"], row["error"]) for row in others} == {("PRUNED", "seed 4 was stopped early")}
     assert len(others) == len(stopped) > 0
 
 
@@ -177,9 +177,9 @@ def test_the_best_by_the_search_are_confirmed_and_stay_the_best(undisturbed: Tun
     first = found[0]
     second = next(one for one in found if one["value"] < first["value"])  # equal work is confirmed once
     assert {row["number"] for row in confirmed} == {first["number"], second["number"]}
-    assert sorted(row["seed"] for row in confirmed) == [7, 7, 8, 8]
+    assert sorted(row["seed"] for row in confirmed) == [17, 17, 18, 18]
     for one in (first, second):
-        assert [run["seed"] for run in one["runs"]].count(7) == 1
+        assert [run["seed"] for run in one["runs"]].count(17) == 1
         assert one["confirmed"]["value"] == pytest.approx(np.mean([run["value"] for run in one["runs"]]))
     assert sum(one["confirmed"] != {} for one in found) == 2
     assert status.best(store)[0]["confirmed value"] == first["confirmed"]["value"]
