@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, estimate, examples, trial
+from sweep import alternatives, datasets, engine, estimate, examples, idle, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.confirmation import chosen
@@ -27,7 +27,9 @@ from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Job, Subject, Task
+from sweep.trial import Job, Task
+from sweep.verdicts import Subject, rows
+from sweep.watchdog import HANG_SECONDS
 from trainers.data import Dataset, ImageSet
 from trainers.step import Diverged
 from trainers.workers import Workers
@@ -45,6 +47,7 @@ class Where:
     cpus: int = 1
     gpus: float | None = None
     max_concurrent: int = 0
+    hang_seconds: float = HANG_SECONDS
     verbose: bool = False
 
 
@@ -130,6 +133,7 @@ def drive(
             f"expected the data that {store.sweep_id} began with (fingerprint {document['fingerprint']}), got "
             f"{images.fingerprint}: point --data-root at the same files"
         )
+    store = Store(store.storage.patient(), store.sweep_id)
     with (
         Lease(store.folder) as lease,
         engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
@@ -143,6 +147,7 @@ def drive(
             hashed(init),
             images.fingerprint,
             revision(),
+            where.hang_seconds,
         )
         baseline = engine.remote(judge_start, granted, job, init, images.test)
         if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
@@ -150,7 +155,8 @@ def drive(
             engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
         control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
         planner = Planner(job, _while_held(lease, progress.hear, check), control, retry_failed)
-        with closing(control), progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
+        searching = progress.searching(planner.done(), sweep.trials, len(sweep.seeds))
+        with closing(control), searching, idle.recorded(store, lease.owner, granted.max_concurrent):
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
@@ -217,7 +223,7 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers(), keep_worst=True)
     name = f"{examples.SPLIT}-{about.weights}"
     job.store.write_examples(about.trial, name, examples.rows(about, base.seed, verdicts))
-    job.store.write_results(about.trial, name, trial.rows(base, about, examples.SPLIT, images, verdicts))
+    job.store.write_results(about.trial, name, rows(base, about, examples.SPLIT, images, verdicts))
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from sweep import logs
 from sweep.confirmation import owed
 from sweep.control import Control
 from sweep.goals import metrics
@@ -168,7 +169,9 @@ class Planner(Searcher):
         elif self.stopper and trial_id in self.stopper.stopped:
             self._commit(task, _pruned(json.loads((result or {})["so_far"]), self.stopper.stopped[trial_id]))
         elif error:
-            self._commit(task, {"state": FAILED, "error": self.errors.pop(trial_id, "its process died repeatedly")})
+            why = self.errors.pop(trial_id, "its process died repeatedly")
+            last = logs.read(self.job.store.folder, task.key)[-1:]
+            self._commit(task, {"state": FAILED, "error": "; the last of its log: ".join([why, *last])})
         # else: ended from outside (Ctrl-C, a time limit): still planned
 
     def _commit(self, task: Task, outcome: Mapping[str, Any]) -> None:

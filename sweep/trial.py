@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
+import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, reached, tables, watch
+from sweep import alternatives, memory, reached, tables, watch
 from sweep.alternatives import Sweep
-from sweep.bits import pack, pack_classes
-from sweep.spec import START, TrialBase, digest
+from sweep.logs import Log
+from sweep.spec import TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
+from sweep.verdicts import Subject, rows
+from sweep.watchdog import HANG_SECONDS, Watchdog
 from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import FLAGS, Verdict, evaluate
@@ -31,14 +35,17 @@ from trainers.recipe import Recipe
 from trainers.step import Diverged
 from trainers.workers import Workers
 
+_log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], bool]
 """Metrics -> go on?"""
+FAULTS = (Diverged, InputError, RuntimeError, ValueError, ArithmeticError, MemoryError)
+"""What a trial may end with: its own fault, and not its process's."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What all trials of a sweep share, as plain data: it travels to the workers. `init` names the starting model's
-    weights."""
+    weights. A trial's process that makes no progress for `hang_seconds` ends itself."""
 
     storage: str
     sweep_id: str
@@ -46,6 +53,7 @@ class Job:
     init: str
     fingerprint: str
     revision: str
+    hang_seconds: float = HANG_SECONDS
 
     @property
     def sweep(self) -> Sweep:
@@ -53,7 +61,8 @@ class Job:
 
     @property
     def store(self) -> Store:
-        return Store(Storage(self.storage), self.sweep_id)
+        """Of a storage that is waited for where it is away."""
+        return Store(Storage(self.storage).patient(), self.sweep_id)
 
     def key(self, trial: TrialBase) -> str:
         return trial.key(init=self.init, fingerprint=self.fingerprint)
@@ -87,31 +96,35 @@ class Task:
 def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report) -> dict[str, Any] | None:
     """Trains and judges one trial and returns its outcome, the columns of its `trials` row; None where `report` ended
     it early. Work whose outcome is stored is not done again; work begun is gone on with. A trial that diverges or
-    raises has the outcome FAILED, with the reason. All files are in place before the outcome is.
+    raises has the outcome FAILED, with the reason; one that runs out of memory is gone on with once, judging half as
+    many images at a time. All files are in place before the outcome is.
+
+    What one of several workers raises is raised, but for what all of them do: the others wait for it, and the group is
+    to be begun anew.
     """
-    done = _stored(job, task)
-    if done is not None:
+    if (done := _stored(job, task)) is not None:
         return done
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     values: dict[int, float] = {}
+    log = Log(job.store.folder, task.key, workers.rank)
 
     def so_far(epoch: float = math.inf) -> dict[str, Any]:
         """The columns of its row but for what became of it, with the values up to an epoch."""
         finished = datetime.now(UTC)
-        columns: dict[str, Any] = {"started": started.isoformat(), "finished": finished.isoformat()}
-        columns |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
-        columns |= {"host": socket.gethostname(), "device": device_name()}
-        return columns | {"intermediate": {e: v for e, v in values.items() if e <= epoch} or None}
+        seen = {at: value for at, value in values.items() if at <= epoch} or None
+        times = {"started": started.isoformat(), "finished": finished.isoformat()}
+        about = {"seconds": (finished - started).total_seconds(), "attempts": attempts, "intermediate": seen}
+        return times | about | {"host": socket.gethostname(), "device": device_name()}
 
     def told(metrics: dict[str, Any]) -> bool:
+        log.flush()
         return report(metrics | {"so_far": json.dumps(so_far(metrics["epoch"]))})
 
-    outcome: dict[str, Any] | None
-    try:
-        found = _train_and_judge(job, task, images, init, workers, told, values)
-        outcome = None if found is None else {"state": "COMPLETE", **found}
-    except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
-        outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+    with log, Watchdog(job.hang_seconds, log.last_words) as watchdog:
+        where = f"process {os.getpid()} on {socket.gethostname()} ({device_name()})"
+        _log.info("attempt %d of trial %d, seed %d, by %s", attempts, task.number, task.seed, where)
+        log.flush()
+        outcome = _outcome(job, task, images, init, workers, told, watchdog, values)
     if outcome is None:
         return None
     outcome |= so_far()
@@ -119,6 +132,45 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
         checkpoint.clear(_folder(job, task))
     return outcome
+
+
+def _outcome(
+    job: Job,
+    task: Task,
+    images: Dataset,
+    init: bytes,
+    workers: Workers,
+    report: Report,
+    watchdog: Watchdog,
+    values: dict[int, float],
+) -> dict[str, Any] | None:
+    trial = task.of(job.sweep)
+    batch_size = _judged_at_once(job, task) or trial.evaluation.batch_size
+    trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
+    try:
+        found = _train_and_judge(job, task, trial, images, init, workers, report, watchdog, values)
+    except FAULTS as e:
+        _log.exception("this attempt failed")
+        again = memory.ran_out(e) and not _judged_at_once(job, task) and batch_size > 1
+        if again:
+            _log.warning("out of memory: going on with %d images judged at a time, not %d", batch_size // 2, batch_size)
+            _folder(job, task).write("judged-at-once", str(batch_size // 2).encode())
+        if workers.count > 1 and not isinstance(e, Diverged):
+            raise
+        if not again:
+            return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+    else:
+        return None if found is None else {"state": "COMPLETE", **found}
+    memory.free()
+    return _outcome(job, task, images, init, workers, report, watchdog, values)
+
+
+def _judged_at_once(job: Job, task: Task) -> int | None:
+    """How many images an earlier attempt, which ran out of memory, left this one to judge at a time."""
+    try:
+        return int(_folder(job, task).read("judged-at-once"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def device() -> torch.device:
@@ -169,16 +221,18 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
 def _train_and_judge(
     job: Job,
     task: Task,
+    trial: TrialBase,
     images: Dataset,
     init: bytes,
     workers: Workers,
     report: Report,
+    watchdog: Watchdog,
     values: dict[int, float],
 ) -> dict[str, Any] | None:
     """What it reached: `value` and `metrics`; None where `report` ended it early."""
-    trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
+    watchdog.watch(model, reference)
     look = _watch(job, task, trial, reference, images.val, workers, values) if trial.evaluation.every else None
     fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
@@ -188,10 +242,12 @@ def _train_and_judge(
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
     judged = rows(trial, job.subject(task, weights), "val", images.val, verdicts)
+    found = {"value": reached.value(judged), "metrics": reached.metrics(judged)}
+    _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, found["value"])
     if workers.rank == 0:
         job.store.write_results(task.key, f"val-{weights}", judged)
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return {"value": reached.value(judged), "metrics": reached.metrics(judged)}
+    return found
 
 
 def fine_tune(
@@ -211,7 +267,10 @@ def fine_tune(
     def told(epoch: int, history: list[dict[str, Any]]) -> bool:
         if workers.rank == 0:
             job.store.write_epochs(task.key, [row | {"number": task.number} for row in history])
-        return report({"epoch": epoch, "train_accuracy": history[-1]["train_accuracy"]})
+        last = history[-1]
+        shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train_loss", "train_accuracy", "lr", "seconds"))
+        _log.info("epoch %d of %d: %s", epoch, trial.recipe().epochs, shown)
+        return report({"epoch": epoch, "train_accuracy": last["train_accuracy"]})
 
     return loop.fit(
         model,
@@ -294,7 +353,7 @@ def _prior_file(init: str, data: str, trial: TrialBase, training: Mapping[str, a
 def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
     """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
     learning rate and seed share it, else measured now and put there."""
-    cache, training = Storage(job.storage).child("cache"), training_attacks(trial, reference)
+    cache, training = job.store.storage.child("cache"), training_attacks(trial, reference)
     name = _prior_file(job.init, job.fingerprint, trial, training)
     try:
         return tradeoff.Prior.loads(cache.read(name))
@@ -339,50 +398,3 @@ def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     flags = tuple(flag for flag in FLAGS if bool(whole(flag in verdict.flags).any()))
     mean_loss = float(whole(verdict.mean_loss).mean())
     return replace(verdict, robust=robust, predicted=predicted, mean_loss=mean_loss, flags=flags)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Whose verdicts they are."""
-
-    trial: str
-    number: int | None
-    method: str
-    weights: str
-    epoch: int
-
-
-def rows(
-    trial: TrialBase, about: Subject, split: str, images: ImageSet, verdicts: Iterable[Verdict]
-) -> list[dict[str, Any]]:
-    """The `results` rows of some verdicts."""
-    shared = asdict(about) | {
-        "split": split,
-        "dataset": trial.dataset,
-        "model": f"{trial.model.name}-{trial.model.width}",
-        "init": trial.init,
-        "seed": trial.seed,
-        "protocol": trial.evaluation.resolved().name,
-        "images": images.fingerprint,
-        "budget_id": budget_id(trial),
-        "attack_seed": trial.seed,
-    }
-    clean = {"labels": pack_classes(images.labels.cpu().numpy()), "budget_id": None}
-    return [shared | _verdict_row(verdict) | (clean if verdict.attack == "clean" else {}) for verdict in verdicts]
-
-
-_COLUMNS = ("attack", "family", "norm", "epsilon", "num_steps", "mean_loss", "seconds", "conditional")
-
-
-def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    n, n_robust = len(verdict.robust), int(verdict.robust.sum())
-    row = {name: getattr(verdict, name) for name in _COLUMNS} | {"flags": list(verdict.flags)}
-    row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
-    return row | {"predicted": None if verdict.predicted is None else pack_classes(verdict.predicted.numpy())}
-
-
-def budget_id(trial: TrialBase) -> str:
-    """Names the set of budgets: attacks/budgets/<dataset>.yaml, with the trial's own where it has some."""
-    own = {"epsilons": trial.epsilons, "budgets": trial.budgets, "features": trial.features}
-    named = {key: value for key, value in own.items() if value not in ({}, START)}
-    return f"{trial.dataset}+{digest(named)}" if named else trial.dataset

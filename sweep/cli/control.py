@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.options import (
+    HANG_LIMIT,
     AddressOption,
     ConcurrentOption,
     CpusOption,
     DataRootOption,
     GpuHoursOption,
     GpusOption,
+    HangLimitOption,
     IdArgument,
     MaxFailedOption,
     QuietOption,
@@ -41,6 +43,7 @@ def extend(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -55,7 +58,9 @@ def extend(
     store = Store(storage(storage_uri), sweep_id)
     status.sound(store)
     kept_to = limits(time_limit, gpu_hours, max_failed)
-    place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    place = where(
+        store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
+    )
     driver.extend(store, trials)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)

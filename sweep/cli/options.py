@@ -79,6 +79,10 @@ GpuHoursOption = Annotated[
 MaxFailedOption = Annotated[
     int | None, typer.Option("--max-failed", min=1, help="Begin no more trials once so many have failed.")
 ]
+HangLimitOption = Annotated[
+    str, typer.Option("--hang-limit", help="A trial that makes no progress for this long is begun anew, twice at most.")
+]
+HANG_LIMIT = "30m"
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what goes wrong, and the result.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what Ray says too.")]
 
@@ -120,10 +124,10 @@ def attack_names(text: str | None) -> list[str] | None:
 def limits(time: str | None, gpu_hours: float | None, failed: int | None) -> Limits:
     from sweep.control import Limits
 
-    return Limits(None if time is None else _seconds(time), gpu_hours, failed)
+    return Limits(None if time is None else seconds(time), gpu_hours, failed)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Of a time such as 90s, 45m or 2h."""
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
     try:
@@ -149,7 +153,9 @@ def where(
     gpus: float | None,
     max_concurrent: int,
     verbose: bool,
+    hang_limit: str = HANG_LIMIT,
 ) -> Where:
     from sweep.driver import Where  # late: Ray takes its time
 
-    return Where(kept, data_root, address or os.environ.get("RAY_ADDRESS"), cpus, gpus, max_concurrent, verbose)
+    there, hang = address or os.environ.get("RAY_ADDRESS"), seconds(hang_limit)
+    return Where(kept, data_root, there, cpus, gpus, max_concurrent, hang, verbose)

@@ -11,6 +11,7 @@ import typer
 
 from sweep.cli.options import (
     EXIT_INTERRUPTED,
+    HANG_LIMIT,
     AddressOption,
     BudgetsOption,
     ConcurrentOption,
@@ -20,6 +21,7 @@ from sweep.cli.options import (
     EvalStepsOption,
     GpuHoursOption,
     GpusOption,
+    HangLimitOption,
     IdArgument,
     InitOption,
     MaxFailedOption,
@@ -105,6 +107,7 @@ def run(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell the trials and, from timed batches, what they would take.")
     ] = False,
@@ -160,7 +163,9 @@ def run(
     sweep = layers.resolve(space, overrides, profile)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
-    place = where(storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    place = where(
+        storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
+    )
     if dry_run:
         _outlook(sweep, place, price)
         return
@@ -181,6 +186,7 @@ def resume(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -198,7 +204,9 @@ def resume(
         _show_experiment(store)
         return
     alternatives.reload(status.sound(store)["spec"])
-    place = where(store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose)
+    place = where(
+        store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
+    )
     kept_to = limits(time_limit, gpu_hours, max_failed)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to, retry_failed)
