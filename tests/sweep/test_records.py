@@ -17,7 +17,7 @@ from sweeps import SPACE, planned
 
 import attacks
 from attacks.errors import InputError
-from sweep import driver, tables, trial
+from sweep import driver, tables, trial, verdicts
 from sweep.bits import unpack, unpack_classes
 from sweep.candidates import hashed
 from sweep.evaluation import Plan
@@ -234,7 +234,7 @@ def test_a_scaled_plan_has_every_budget_that_many_times_as_large() -> None:
         assert half.base.attack(name).epsilon == pytest.approx(usual.base.attack(name).epsilon / 2)
     assert half.scale == 0.5
     assert len({one.evaluation_id for one in (usual, half, usual.scaled(2.0))}) == 3
-    assert trial.budget_id(half.base) != trial.budget_id(usual.base)
+    assert verdicts.budget_id(half.base) != verdicts.budget_id(usual.base)
 
 
 def test_what_judges_in_place_of_a_norm_is_scaled_too() -> None:
