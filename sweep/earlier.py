@@ -9,7 +9,7 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import alternatives, starting, status
 from sweep.alternatives import GRID, OWN, Sweep
-from sweep.goals import Goal, metrics
+from sweep.goals import Goal, metrics, on_the_way
 from sweep.settings import at, flatten
 from sweep.spec import FRESH, TrialBase, is_made_here
 from sweep.store import COMPLETE, PLANNED, Store, overall
@@ -21,7 +21,7 @@ Rows = list[dict[str, Any]]
 
 def recalled(sweep: Sweep, fingerprint: str, stores: Sequence[Store]) -> tuple[Rows, list[str]]:
     """The ended configurations of earlier sweeps that this one could have drawn, in the order of their numbers, as its
-    own `params`, with `state` and `metrics`; and a line to be said of each sweep.
+    own `params`, with `state`, `metrics` and `intermediate` values; and a line to be said of each sweep.
 
     One fits where this sweep, at its values, makes the same trial but for the seed. Refused are sweeps whose data,
     starting model, attacks or evaluation are others, and a warm start in which nothing fits.
@@ -60,7 +60,7 @@ def _ended(store: Store, sweep: Sweep, fingerprint: str) -> list[tuple[TrialBase
         state, value = overall(mine)
         if state != PLANNED:
             about = {"sweep": store.sweep_id, "number": number, "state": state}
-            about["metrics"] = {} if value is None else metrics(mine)
+            about |= {"metrics": {} if value is None else metrics(mine), "intermediate": on_the_way(mine)}
             found.append((other.configure(json.loads(mine[0]["params"])), about))
     return found
 

@@ -129,3 +129,18 @@ def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
     held = row.get("metrics") or {}
     found: dict[str, float | None] = json.loads(held) if isinstance(held, str) else dict(held)
     return {name: number for name, number in found.items() if number is not None}
+
+
+def values_by_epoch(row: Mapping[str, Any]) -> dict[int, float]:
+    """Epoch -> value on the way, of a row that is to be written or was read."""
+    held = row.get("intermediate") or {}
+    return {int(epoch): value for epoch, value in (json.loads(held) if isinstance(held, str) else held).items()}
+
+
+def on_the_way(rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Epoch -> the mean over those runs of a configuration that were judged at it."""
+    held: dict[int, list[float]] = {}
+    for row in rows:
+        for epoch, value in values_by_epoch(row).items():
+            held.setdefault(epoch, []).append(value)
+    return {epoch: sum(values) / len(values) for epoch, values in sorted(held.items())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from sweep import logs
 from sweep.confirmation import owed
 from sweep.control import Control
-from sweep.goals import metrics
+from sweep.goals import metrics, on_the_way, values_by_epoch
 from sweep.search import WARM_START, searcher
 from sweep.stopper import stopper
 from sweep.store import COMPLETE, FAILED, PRUNED, overall
@@ -69,7 +69,7 @@ class Planner(Searcher):
     def _recall(self, task: Task, row: Mapping[str, Any]) -> None:
         """Tells the stopper of a run that ended; equal work was run once."""
         if self.stopper and task.key not in self.outcomes:
-            self.stopper.recall(task.key, asdict(task), _values(row))
+            self.stopper.recall(task.key, asdict(task), values_by_epoch(row))
 
     def _searched(self, task: Task) -> bool:
         """Whether the search goes by a run."""
@@ -90,7 +90,7 @@ class Planner(Searcher):
         goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
         values = goal.values(reached)
         violations = {} if values is None else goal.violations(reached)
-        self.search.tell(number, state, values, _on_the_way(rows), violations)
+        self.search.tell(number, state, values, on_the_way(rows), violations)
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""
@@ -206,24 +206,9 @@ class Planner(Searcher):
         """Nothing: see `__getstate__`."""
 
 
-def _values(row: Mapping[str, Any]) -> dict[int, float]:
-    """Epoch -> value on the way, of a row that is to be written or was read."""
-    held = row.get("intermediate") or {}
-    return {int(epoch): value for epoch, value in (json.loads(held) if isinstance(held, str) else held).items()}
-
-
-def _on_the_way(rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
-    """Epoch -> the mean over those runs of a configuration that were judged at it."""
-    held: dict[int, list[float]] = {}
-    for row in rows:
-        for epoch, value in _values(row).items():
-            held.setdefault(epoch, []).append(value)
-    return {epoch: sum(values) / len(values) for epoch, values in sorted(held.items())}
-
-
 def _pruned(so_far: Mapping[str, Any], epoch: int) -> dict[str, Any]:
     """The outcome of a run that was stopped for its value at an epoch, of what it said last: it may have gone on."""
-    values = {at: value for at, value in _values(so_far).items() if at <= epoch}
+    values = {at: value for at, value in values_by_epoch(so_far).items() if at <= epoch}
     return {**so_far, "state": PRUNED, "intermediate": values}
 
 

@@ -70,13 +70,15 @@ class Searcher(Protocol):
 
 
 def searcher(sweep: Sweep, earlier: Iterable[Mapping[str, Any]] = ()) -> Searcher:
-    """`earlier`: configurations that the search begins with, each with `params`, `state` and `metrics`."""
+    """`earlier`: configurations that the search begins with, each with `params`, `state`, `metrics` and
+    `intermediate` values."""
     if sweep.searcher == GRID:
         return Grid(sweep)
     made, goal = study(sweep), sweep.goal
     for one in earlier:
         reached = one["metrics"]
-        made.recall(one["params"], one["state"], goal.values(reached), goal.violations(reached))
+        so_far = {int(epoch): value for epoch, value in one["intermediate"].items()}
+        made.recall(one["params"], one["state"], goal.values(reached), so_far, goal.violations(reached))
     return made
 
 
@@ -154,11 +156,16 @@ class Study:
         self._place(number)
 
     def recall(
-        self, params: Mapping[str, Any], state: str, values: Sequence[float] | None, constraints: Mapping[str, float]
+        self,
+        params: Mapping[str, Any],
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
     ) -> None:
         """Adds a configuration that ended before trial 0, in another sweep; it has no number."""
         self.replay(0, params)
-        self.tell(0, state, values, constraints=constraints)
+        self.tell(0, state, values, intermediate, constraints)
         self._before += 1
 
     def _place(self, number: int) -> None:

@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
     end(made, 2, {"sampler.w1": 7.0}, [0.0, 0.0], "FAILED")
     runs = [{"key": f"3-{seed}", "seed": seed, "replay": None} for seed in (0, 1)]
     made.write_plan(3, {"method": "cas", "params": {"sampler.w1": 8.0}, "runs": runs})
-    end(made, 4, {"sampler.w1": 9.0}, [0.0, 0.0], "PRUNED")
+    end(made, 4, {"sampler.w1": 9.0}, [0.0, 0.0], "PRUNED", intermediate={2: 0.125, 4: 0.25})
     return made
 
 
@@ -79,6 +79,13 @@ def test_the_search_begins_with_them(tmp_path: Path, store: Store) -> None:
         ("PRUNED", None, {}),
     ]
     assert again.ask(0) == new.alternatives["cas"].defaults()
+
+
+def test_what_was_pruned_comes_with_its_values_on_the_way(tmp_path: Path, store: Store) -> None:
+    new = sweep(tmp_path, ONE)
+    found = json.loads(json.dumps(recalled(new, "f", [store])[0]))
+    *_, pruned = searcher(new, found)._study.trials  # type: ignore[attr-defined]
+    assert (pruned.state.name, pruned.intermediate_values) == ("PRUNED", {2: 0.125, 4: 0.25})
 
 
 @pytest.mark.parametrize(

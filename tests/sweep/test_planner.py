@@ -193,7 +193,7 @@ def test_a_search_with_a_goal_of_its_own_survives_its_drivers(seed: int, tmp_pat
     """Two objectives and a constraint, means over two seeds, from a warm start, by NSGA-II into its third generation;
     every metric is in the store, and the search was told the means."""
     earlier = {"params": {"sampler.w1": 5.0, "optimizer.lr": 0.1}, "state": "COMPLETE"}
-    earlier |= {"metrics": {"clean": 0.5, "value": 0.5, "worst": 0.25}}
+    earlier |= {"metrics": {"clean": 0.5, "value": 0.5, "worst": 0.25}, "intermediate": {}}
     warm = {"warm_start": {"told": [], "trials": [earlier] * 3}}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()

@@ -232,7 +232,7 @@ def peak(params: dict[str, Any]) -> float:
 def warmed(seed: int, searcher: str, earlier: list[dict[str, Any]]) -> Study:
     study = Study({"only": (LINE, START)}, seed, searcher)
     for params in earlier:
-        study.recall(params, "COMPLETE", [peak(params)], {})
+        study.recall(params, "COMPLETE", [peak(params)])
     return study
 
 
