@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sweep.control import Control
+from sweep.packing import Packing
 from sweep.search import searcher
 from sweep.store import COMPLETE, FAILED, overall
 from sweep.trial import Job, Task
@@ -28,9 +29,16 @@ class Planner(Searcher):
     work is not run twice: a run whose key has ended already, or is running, takes that one's outcome.
     """
 
-    def __init__(self, job: Job, listen: Listener, control: Control, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        listen: Listener,
+        control: Control,
+        retry_failed: bool = False,
+        packing: Packing = Packing(0.0),  # noqa: B008
+    ) -> None:
         super().__init__()
-        self.job, self.listen, self.control = job, listen, control
+        self.job, self.listen, self.control, self.packing = job, listen, control, packing
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
         self.search = searcher(self.sweep)
         self.errors: dict[str, str] = {}
@@ -61,6 +69,9 @@ class Planner(Searcher):
             self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
         self.control.ended(row)
+        self.packing.ended(row)
+        if self.packing.memory:
+            self.control.gpus = self.packing.share
         self._owe_replay(task, row)
         rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
         if all(rows):
@@ -81,6 +92,8 @@ class Planner(Searcher):
             self.pending.append(control)
 
     def suggest(self, trial_id: str) -> Any:
+        if not self.control.reason and not self.packing.admits(len(self.running)):
+            return None
         while not self.control.reason and (task := self._next()) is not None:
             if task.key in self.outcomes:
                 self._commit(task, self.outcomes[task.key])
@@ -89,7 +102,7 @@ class Planner(Searcher):
             else:
                 self.running[trial_id] = task
                 self.listen("start", task, {})
-                return {"task": asdict(task)}
+                return {"task": asdict(task), "gpus": self.packing.share}
         more = self.sweep.controls and not self.control.reason
         return None if self.running and more else Searcher.FINISHED
 

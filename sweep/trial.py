@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, tables
+from sweep import alternatives, memory, tables
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
 from sweep.spec import START, TrialBase, digest
@@ -89,6 +89,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     done = _stored(job, task)
     if done is not None:
         return done
+    memory.watch()
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     outcome: dict[str, Any] | None
     try:
@@ -101,7 +102,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     finished = datetime.now(UTC)
     outcome |= {"started": started.isoformat(), "finished": finished.isoformat()}
     outcome |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
-    outcome |= {"host": socket.gethostname(), "device": device_name()}
+    outcome |= {"host": socket.gethostname(), "device": device_name(), "peak_memory": memory.peak()}
     if workers.rank == 0 and outcome["state"] == "COMPLETE":
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
         checkpoint.clear(_folder(job, task))
