@@ -137,6 +137,7 @@ def drive(
         engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
     ):
         granted = _granted(sweep, where)
+        packing = _packing(granted, where.packed)
         init = starting_model(store, sweep.trial, images, granted, progress.say)
         job = Job(
             where.storage.uri,
@@ -152,7 +153,7 @@ def drive(
             engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
         control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
         heard = _while_held(lease, progress.hear, check)
-        planner = Planner(job, heard, control, retry_failed, _packing(granted, where.packed))
+        planner = Planner(job, heard, control, retry_failed, packing)
         with closing(control), progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
             engine.search(planner, job, images, init, granted)
         if control.reason:

@@ -23,6 +23,7 @@ SILENCE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "inf",
@@ -124,11 +125,18 @@ def _stay_on_loopback() -> None:
 
 
 def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int, packed: bool = False) -> Resources:
-    """What a worker gets on the cluster at hand: one GPU each where there are GPUs and `gpus` does not say otherwise.
-    Refuses what no node can give, and more trials at once than fit at least once. One that grows counts as grown.
-    Trials that are to be `packed` on GPUs are as many as the CPUs allow."""
+    """What a worker gets on the cluster at hand; see `allotted`. One that grows counts as grown."""
     ours = ray._private.worker._global_node.is_head()
     total = ray.cluster_resources() if ours else _grown(ray.cluster_resources())
+    return allotted(total, cpus, gpus, max_concurrent, workers, packed)
+
+
+def allotted(
+    total: Mapping[str, float], cpus: int, gpus: float | None, max_concurrent: int, workers: int, packed: bool
+) -> Resources:
+    """What a worker gets where there is so much of each kind: one GPU each where there are GPUs and `gpus` does not say
+    otherwise. Refuses what no node can give, and more trials at once than fit at least once. Trials that are to be
+    `packed` on GPUs are as many as the CPUs allow."""
     share = gpus if gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
     for kind, each in (("CPU", cpus), ("GPU", share)):
         if each * workers > total.get(kind, 0):
