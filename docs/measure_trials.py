@@ -69,8 +69,8 @@ def _seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def watched(command: list[str], folder: Path) -> list[Moment]:
-    """A moment for each trial that a sweep says it ended."""
+def watched(command: list[str], folder: Path) -> tuple[int, list[Moment]]:
+    """The exit code of a sweep, and a moment for each trial that it said it ended."""
     moments, spent = [], {}  # type: list[Moment], dict[int, float]
     with open(folder / "out", "w") as out, open(folder / "log", "w") as log:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True)
@@ -80,9 +80,7 @@ def watched(command: list[str], folder: Path) -> list[Moment]:
             log.flush()
             if line.startswith("trial "):
                 moments.append(moment(driver, spent))
-        if process.wait():
-            raise SystemExit(f"the sweep ended with {process.returncode}: see {folder / 'log'}")
-    return moments
+        return process.wait(), moments
 
 
 def show(moments: list[Moment]) -> None:
@@ -117,7 +115,10 @@ def main() -> None:
     space = folder / "space.yaml"
     space.write_text(SPACE)
     kept = ["--storage", str(folder / "results"), "--id", ID, "--trials", trials, "--max-concurrent", "1", *options]
-    show(watched([sys.executable, "-m", "sweep", "run", str(space), *kept], folder))
+    code, moments = watched([sys.executable, "-m", "sweep", "run", str(space), *kept], folder)
+    show(moments)
+    if code:
+        raise SystemExit(f"the sweep ended with {code}: see {folder / 'log'}")
     check(Store(Storage(str(folder / "results")), ID), int(trials))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal
@@ -85,10 +86,11 @@ class Control:
     def _wish(self) -> str | None:
         """What was asked of this driver; a file that another one left says nothing."""
         try:
-            said = json.loads(self.folder.read(_NAME))
+            said = json.loads(self.folder.patient(0).read(_NAME))
             return str(said["wish"]) if said["owner"] == self.owner else None
         except (FileNotFoundError, InputError, ValueError, KeyError, TypeError):  # a storage that is away for a moment
             return None
 
     def close(self) -> None:
-        self.folder.delete(_NAME)
+        with suppress(InputError):  # it is meant for this driver only, and may stay
+            self.folder.patient(0).delete(_NAME)

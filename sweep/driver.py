@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, estimate, examples, memory, trial
+from sweep import alternatives, datasets, engine, estimate, examples, idle, memory, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.control import Control, Limits
@@ -29,6 +29,7 @@ from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
 from sweep.trial import Job, Subject, Task
+from sweep.watchdog import HANG_SECONDS
 from trainers.data import Dataset, ImageSet
 from trainers.step import Diverged
 from trainers.workers import Workers
@@ -47,6 +48,7 @@ class Where:
     gpus: float | None = None
     max_concurrent: int = 0
     packed: bool = False
+    hang_seconds: float = HANG_SECONDS
     verbose: bool = False
 
 
@@ -132,6 +134,7 @@ def drive(
             f"expected the data that {store.sweep_id} began with (fingerprint {document['fingerprint']}), got "
             f"{images.fingerprint}: point --data-root at the same files"
         )
+    store = Store(store.storage.patient(), store.sweep_id)
     with (
         Lease(store.folder) as lease,
         engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
@@ -146,6 +149,7 @@ def drive(
             hashed(init),
             images.fingerprint,
             revision(),
+            where.hang_seconds,
         )
         baseline = engine.remote(judge_start, granted, job, init, images.test)
         if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
@@ -154,7 +158,8 @@ def drive(
         control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
         heard = _while_held(lease, progress.hear, check)
         planner = Planner(job, heard, control, retry_failed, packing)
-        with closing(control), progress.searching(planner.done(), sweep.trials, len(sweep.seeds)):
+        searching = progress.searching(planner.done(), sweep.trials, len(sweep.seeds))
+        with closing(control), searching, idle.recorded(store, lease.owner, granted.max_concurrent):
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")

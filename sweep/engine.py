@@ -260,7 +260,7 @@ def _in_worker_group(config: dict[str, Any], inputs: Inputs) -> None:
                 name="attempt",
                 storage_path=scratch,
                 callbacks=[TuneReportCallback()],
-                failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=ray.train.FailureConfig(max_failures=0),  # Tune counts them
             ),
         ).fit()
     finally:

@@ -57,11 +57,12 @@ class Lease:
     """The right to drive one sweep, kept by a daemon thread that rewrites lease.json five times in a time-to-live.
 
     `with Lease(store.folder) as lease:` acquires and releases; `lease.lost` is set if another driver took it over or
-    the storage could not be written for a whole time-to-live: stop working then.
+    the storage could not be written for a whole time-to-live and as long as it has patience: stop working then.
     """
 
     def __init__(self, storage: Storage, ttl_seconds: float = TTL_SECONDS) -> None:
-        self.storage = storage
+        self.storage = storage.patient(0)
+        self.patience = max(ttl_seconds, storage.patience)
         self.ttl_seconds = ttl_seconds
         self.owner = uuid.uuid4().hex
         self.lost = threading.Event()
@@ -151,7 +152,7 @@ class Lease:
                     self.storage.write(_NAME, self._document())
                     written = time.monotonic()
             except InputError:  # a storage that is away for a moment
-                if time.monotonic() - written > self.ttl_seconds:
+                if time.monotonic() - written > self.patience:
                     self.lost.set()
 
     def _owner(self) -> str | None:

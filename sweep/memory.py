@@ -1,4 +1,4 @@
-"""What memory a worker takes: of its GPU, or of its process where it has none."""
+"""What memory a worker takes, of its GPU or, where it has none, of its process; and what is done where it runs out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 def watch() -> None:
-    """Forgets the peak of what this process did before. Where Linux does not allow that, a process's is of its whole
-    life."""
+    """Forgets the peak of what this process did before, and gives back what torch keeps of a GPU's memory for later.
+    Where the system cannot forget, the peak of a process is that of its whole life."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -37,3 +37,10 @@ def total() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; torch has no class of its own for that on a CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)

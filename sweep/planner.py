@@ -11,6 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from sweep import logs
 from sweep.control import Control
 from sweep.packing import Packing
 from sweep.search import searcher
@@ -137,7 +138,9 @@ class Planner(Searcher):
         if outcome is not None:
             self._commit(task, json.loads(outcome))
         elif error:
-            self._commit(task, {"state": FAILED, "error": self.errors.pop(trial_id, "its process died repeatedly")})
+            why = self.errors.pop(trial_id, "its process died repeatedly")
+            last = logs.read(self.job.store.folder, task.key)[-1:]
+            self._commit(task, {"state": FAILED, "error": "; the last of its log: ".join([why, *last])})
         # else: ended from outside (Ctrl-C, a time limit): still planned
 
     def _commit(self, task: Task, outcome: Mapping[str, Any]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from attacks.errors import InputError
-from sweep import alternatives, lease, tables
+from sweep import alternatives, idle, lease, logs, tables
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION, EXPERIMENT, TRADEOFF
 from sweep.settings import METHOD
@@ -20,7 +21,8 @@ Rows = list[dict[str, Any]]
 
 
 def sweeps(storage: Storage) -> Rows:
-    """One row a sweep: what it is, how many trials in each state, its best value. A damaged one says so."""
+    """One row a sweep: what it is, how many trials in each state, its best value, and where a driver was last heard and
+    how long ago. A damaged one says so."""
     return [_sweep(Store(storage, sweep_id)) for sweep_id in sweep_ids(storage)]
 
 
@@ -35,11 +37,14 @@ def _sweep(store: Store) -> dict[str, Any]:
     counts = {state.lower(): sum(row["state"] == state for row in states) for state in (COMPLETE, PRUNED, FAILED)}
     best = store.best()
     shown = {name: document.get(name) for name in ("space", "method", "dataset", "created", "trials")}
-    return {"sweep": store.sweep_id, **shown, **counts, "best": best and best["value"]}
+    holder = lease.holder(store.folder)
+    driven = None if holder is None or holder.dead() else f"on {holder.host}, {holder.age():.0f} s ago"
+    return {"sweep": store.sweep_id, **shown, **counts, "best": best and best["value"], "driven": driven}
 
 
 def trials(store: Store) -> Rows:
-    """One row a run, with the epochs it has behind it."""
+    """One row a run, with the epochs it has behind it and, of one that has begun and not ended, the seconds since its
+    log last grew, by this machine's clock."""
     document = sound(store)
     epochs: dict[str, int] = {}
     for row in store.epochs().select(["trial", "epoch"]).to_pylist():
@@ -53,9 +58,30 @@ def trials(store: Store) -> Rows:
     return [
         {name: row[name] for name in ("number", "method", "seed", "replay", "key", "state", "value")}
         | {"epochs": f"{epochs.get(row['key'], 0)}/{planned(json.loads(row['params']))}"}
-        | {"seconds": row["seconds"], "error": row["error"]}
+        | {"seconds": row["seconds"], "heard": _heard(store, row), "error": row["error"]}
         for row in store.trials().to_pylist()
     ]
+
+
+def _heard(store: Store, row: dict[str, Any]) -> float | None:
+    last = logs.heard(store.folder, row["key"]) if row["state"] == PLANNED else None
+    return None if last is None else max(0.0, (datetime.now(UTC) - last).total_seconds())
+
+
+def idle_share(store: Store) -> str | None:
+    """One line: how much of its workers' time no trial took; None where nothing has run."""
+    found = idle.share(store)
+    return found and f"idle: {100 * found[0]:.0f} % of {found[1]:.2f} hours of room for one trial"
+
+
+def log(store: Store, number: int) -> list[tuple[str, list[str]]]:
+    """The key and the log's lines of each run of a configuration."""
+    keys = [row["key"] for row in store.trials().to_pylist() if row["number"] == number]
+    if not keys:
+        raise InputError(
+            f"expected the number of a trial of {store.sweep_id}, got {number}: see `{command('status', store)}`"
+        )
+    return [(key, logs.read(store.folder, key)) for key in dict.fromkeys(keys)]
 
 
 def driver(store: Store) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from time import monotonic, sleep
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -19,7 +21,13 @@ import pyarrow.fs as fs
 
 from attacks.errors import InputError
 
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
 DEFAULT = "./results"
+PATIENCE_SECONDS = 600.0
+"""How long a running sweep waits for a storage that is full, read-only or away."""
+_AGAIN_SECONDS = 1.0
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
 _TEMPORARY = ".tmp-"
 
@@ -35,21 +43,27 @@ class Storage:
 
     A local file is complete or absent: it is written beside its place, synced, and renamed. Elsewhere it is serialised
     first and written by one call to its final name, since an object store's rename is copy and delete.
+
+    What fails is tried again for `patience` seconds, unless trying again cannot mend it.
     """
 
     uri: str
+    patience: float = 0.0
 
     def __post_init__(self) -> None:
         if "://" not in self.uri:
             object.__setattr__(self, "uri", str(Path(self.uri or ".").expanduser().absolute()))
-        with self._told("open", ""):
-            self._files  # noqa: B018
+        self._do("open", "", lambda: self._files)
 
     def __repr__(self) -> str:
         return f"Storage({self.where()!r})"
 
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return Storage, (self.uri,)
+    def __reduce__(self) -> tuple[type[Storage], tuple[str, float]]:
+        return Storage, (self.uri, self.patience)
+
+    def patient(self, seconds: float = PATIENCE_SECONDS) -> Storage:
+        """The same storage with that much patience."""
+        return replace(self, patience=seconds)
 
     def where(self, name: str = "") -> str:
         """The place as a person reads it: without the credentials and options that a URI may carry."""
@@ -62,9 +76,9 @@ class Storage:
     def child(self, prefix: str) -> Storage:
         """The storage whose root is the folder `prefix` of this one."""
         if "://" not in self.uri:
-            return Storage(_join(self.uri, _checked(prefix)))
+            return Storage(_join(self.uri, _checked(prefix)), self.patience)
         parts = urlsplit(self.uri)
-        return Storage(parts._replace(path=_join(parts.path, _checked(prefix))).geturl())
+        return Storage(parts._replace(path=_join(parts.path, _checked(prefix))).geturl(), self.patience)
 
     @property
     def exclusive(self) -> bool:
@@ -73,42 +87,35 @@ class Storage:
 
     def read(self, name: str) -> bytes:
         """The whole file; FileNotFoundError where there is none."""
-        with self._told("read", name, missing=True):
-            return self._files.read(_checked(name))
+        return self._do("read", name, lambda: self._files.read(_checked(name)), missing=True)
 
     def open(self, name: str) -> pa.NativeFile:
         """The file, for reading parts of it; FileNotFoundError where there is none."""
-        with self._told("read", name, missing=True):
-            return self._files.open(_checked(name))
+        return self._do("read", name, lambda: self._files.open(_checked(name)), missing=True)
 
     def write(self, name: str, data: bytes) -> None:
         """Puts the whole file in place, over an older one."""
-        with self._told("write", name):
-            self._files.write(_checked(name), data)
+        self._do("write", name, lambda: self._files.write(_checked(name), data))
 
     def create(self, name: str, data: bytes) -> None:
         """Puts the file in place; FileExistsError where one is (see `exclusive`)."""
-        with self._told("write", name):
-            self._files.create(_checked(name), data)
+        self._do("write", name, lambda: self._files.create(_checked(name), data))
 
     def names(self, prefix: str = "") -> list[str]:
         """Every file at any depth below the folder `prefix`, sorted; none where the folder is missing."""
-        with self._told("list", prefix):
-            return sorted(n for n in self._files.names(_checked(prefix, empty=True)) if _TEMPORARY not in n)
+        found = self._do("list", prefix, lambda: self._files.names(_checked(prefix, empty=True)))
+        return sorted(name for name in found if _TEMPORARY not in name)
 
     def folders(self) -> list[str]:
         """The folders right below the root, sorted."""
-        with self._told("list", ""):
-            return sorted(self._files.folders())
+        return self._do("list", "", lambda: sorted(self._files.folders()))
 
     def exists(self, name: str) -> bool:
-        with self._told("read", name):
-            return self._files.exists(_checked(name))
+        return self._do("read", name, lambda: self._files.exists(_checked(name)))
 
     def delete(self, prefix: str) -> None:
         """Removes a file, or a folder with all in it; a missing one is no error."""
-        with self._told("delete", prefix):
-            self._files.delete(_checked(prefix))
+        self._do("delete", prefix, lambda: self._files.delete(_checked(prefix)))
 
     @cached_property
     def _files(self) -> _Files:
@@ -116,18 +123,32 @@ class Storage:
             return _Local(Path(self.uri))
         return _opened(self.uri)
 
-    @contextmanager
-    def _told(self, verb: str, name: str, missing: bool = False) -> Iterator[None]:
-        """Turns what a file system raises into one line for the user."""
-        try:
-            yield
-        except (FileExistsError, InputError):
-            raise
-        except (OSError, ValueError, pa.ArrowException, ImportError) as error:
-            if missing and isinstance(error, FileNotFoundError):
+    def _do(self, verb: str, name: str, work: Callable[[], T], missing: bool = False) -> T:
+        """The work's result. What a file system raises becomes one line for the user, once patience is at its end."""
+        until = monotonic() + self.patience
+        away = False
+        while True:
+            try:
+                return work()
+            except (FileExistsError, InputError):
                 raise
-            reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"cannot {verb} {self.where(name)}: {reason} (set --storage or $SWEEP_STORAGE)") from error
+            except (OSError, ValueError, pa.ArrowException, ImportError) as error:
+                if missing and isinstance(error, FileNotFoundError):
+                    raise
+                line = f"cannot {verb} {self.where(name)}: {_reason(error)}"
+                if monotonic() >= until or not isinstance(error, OSError) or isinstance(error, _LASTING):
+                    raise InputError(f"{line} (set --storage or $SWEEP_STORAGE)") from error
+                if not away:
+                    _log.warning("%s; trying again for %.0f s", line, self.patience)
+                away = True
+            sleep(_AGAIN_SECONDS)
+
+
+_LASTING = (NotADirectoryError, IsADirectoryError)
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0])
 
 
 class _Files(Protocol):

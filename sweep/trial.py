@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +20,11 @@ from attacks.errors import InputError
 from sweep import alternatives, memory, tables
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
+from sweep.logs import Log
 from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
+from sweep.watchdog import HANG_SECONDS, Watchdog
 from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import FLAGS, Verdict, evaluate
@@ -30,14 +34,17 @@ from trainers.recipe import Recipe
 from trainers.step import Diverged
 from trainers.workers import Workers
 
+_log = logging.getLogger(__name__)
 Report = Callable[[dict[str, Any]], bool]
 """Metrics -> go on?"""
+FAULTS = (Diverged, InputError, RuntimeError, ValueError, ArithmeticError, MemoryError)
+"""What a trial may end with: its own fault, and not its process's."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What all trials of a sweep share, as plain data: it travels to the workers. `init` names the starting model's
-    weights."""
+    weights. A trial's process that makes no progress for `hang_seconds` ends itself."""
 
     storage: str
     sweep_id: str
@@ -45,6 +52,7 @@ class Job:
     init: str
     fingerprint: str
     revision: str
+    hang_seconds: float = HANG_SECONDS
 
     @property
     def sweep(self) -> Sweep:
@@ -52,7 +60,8 @@ class Job:
 
     @property
     def store(self) -> Store:
-        return Store(Storage(self.storage), self.sweep_id)
+        """Of a storage that is waited for where it is away."""
+        return Store(Storage(self.storage).patient(), self.sweep_id)
 
     def key(self, trial: TrialBase) -> str:
         return trial.key(init=self.init, fingerprint=self.fingerprint)
@@ -84,19 +93,28 @@ class Task:
 def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report) -> dict[str, Any] | None:
     """Trains and judges one trial and returns its outcome, the columns of its `trials` row; None where `report` ended
     it early. Work whose outcome is stored is not done again; work begun is gone on with. A trial that diverges or
-    raises has the outcome FAILED, with the reason. All files are in place before the outcome is.
+    raises has the outcome FAILED, with the reason; one that runs out of memory is gone on with once, judging half as
+    many images at a time. All files are in place before the outcome is.
+
+    What one of several workers raises is raised, but for what all of them do: the others wait for it, and the group is
+    to be begun anew.
     """
     done = _stored(job, task)
     if done is not None:
         return done
     memory.watch()
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
-    outcome: dict[str, Any] | None
-    try:
-        value = _train_and_judge(job, task, images, init, workers, report)
-        outcome = None if value is None else {"state": "COMPLETE", "value": value}
-    except (Diverged, InputError, RuntimeError, ValueError, ArithmeticError) as e:
-        outcome = {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+    log = Log(job.store.folder, task.key, workers.rank)
+
+    def told(metrics: dict[str, Any]) -> bool:
+        log.flush()
+        return report(metrics)
+
+    with log, Watchdog(job.hang_seconds, log.last_words) as watchdog:
+        where = f"process {os.getpid()} on {socket.gethostname()} ({device_name()})"
+        _log.info("attempt %d of trial %d, seed %d, by %s", attempts, task.number, task.seed, where)
+        log.flush()
+        outcome = _outcome(job, task, images, init, workers, told, watchdog)
     if outcome is None:
         return None
     finished = datetime.now(UTC)
@@ -107,6 +125,38 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
         checkpoint.clear(_folder(job, task))
     return outcome
+
+
+def _outcome(
+    job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report, watchdog: Watchdog
+) -> dict[str, Any] | None:
+    trial = task.of(job.sweep)
+    batch_size = _judged_at_once(job, task) or trial.evaluation.batch_size
+    trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
+    try:
+        value = _train_and_judge(job, task, trial, images, init, workers, report, watchdog)
+    except FAULTS as e:
+        _log.exception("this attempt failed")
+        again = memory.ran_out(e) and not _judged_at_once(job, task) and batch_size > 1
+        if again:
+            _log.warning("out of memory: going on with %d images judged at a time, not %d", batch_size // 2, batch_size)
+            _folder(job, task).write("judged-at-once", str(batch_size // 2).encode())
+        if workers.count > 1 and not isinstance(e, Diverged):
+            raise
+        if not again:
+            return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+    else:
+        return None if value is None else {"state": "COMPLETE", "value": value}
+    memory.watch()
+    return _outcome(job, task, images, init, workers, report, watchdog)
+
+
+def _judged_at_once(job: Job, task: Task) -> int | None:
+    """How many images an earlier attempt, which ran out of memory, left this one to judge at a time."""
+    try:
+        return int(_folder(job, task).read("judged-at-once"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def device() -> torch.device:
@@ -155,11 +205,18 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
 
 
 def _train_and_judge(
-    job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report
+    job: Job,
+    task: Task,
+    trial: TrialBase,
+    images: Dataset,
+    init: bytes,
+    workers: Workers,
+    report: Report,
+    watchdog: Watchdog,
 ) -> float | None:
-    trial = task.of(job.sweep)
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
+    watchdog.watch(model, reference)
     look = _each_epoch(job, task, trial, reference, images.val, workers)
     fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
@@ -168,6 +225,7 @@ def _train_and_judge(
         model.load_state_dict(fitted.averaged)
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
+    _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, value(verdicts))
     if workers.rank == 0:
         about = job.subject(task, weights)
         job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
@@ -192,7 +250,10 @@ def fine_tune(
     def told(epoch: int, history: list[dict[str, Any]]) -> bool:
         if workers.rank == 0:
             job.store.write_epochs(task.key, [row | {"number": task.number} for row in history])
-        return report({"epoch": epoch, "train_accuracy": history[-1]["train_accuracy"]})
+        last = history[-1]
+        shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train_loss", "train_accuracy", "lr", "seconds"))
+        _log.info("epoch %d of %d: %s", epoch, trial.recipe().epochs, shown)
+        return report({"epoch": epoch, "train_accuracy": last["train_accuracy"]})
 
     return loop.fit(
         model,
@@ -288,7 +349,7 @@ def _prior_file(init: str, data: str, trial: TrialBase, training: Mapping[str, a
 def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
     """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
     learning rate and seed share it, else measured now and put there."""
-    cache, training = Storage(job.storage).child("cache"), training_attacks(trial, reference)
+    cache, training = job.store.storage.child("cache"), training_attacks(trial, reference)
     name = _prior_file(job.init, job.fingerprint, trial, training)
     try:
         return tradeoff.Prior.loads(cache.read(name))

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.options import (
+    HANG_LIMIT,
     AddressOption,
     ConcurrentOption,
     CpusOption,
     DataRootOption,
     GpuHoursOption,
     GpusOption,
+    HangLimitOption,
     IdArgument,
     MaxFailedOption,
     PerGpuOption,
@@ -43,6 +45,7 @@ def extend(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -57,7 +60,7 @@ def extend(
     store = Store(storage(storage_uri), sweep_id)
     status.sound(store)
     kept_to = limits(time_limit, gpu_hours, max_failed)
-    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, trials_per_gpu)
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
     place = where(store.storage, data_root, address, *workers_get)
     driver.extend(store, trials)
     print(store.sweep_id, flush=True)

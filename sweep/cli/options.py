@@ -91,6 +91,10 @@ GpuHoursOption = Annotated[
 MaxFailedOption = Annotated[
     int | None, typer.Option("--max-failed", min=1, help="Begin no more trials once so many have failed.")
 ]
+HangLimitOption = Annotated[
+    str, typer.Option("--hang-limit", help="A trial that makes no progress for this long is begun anew, twice at most.")
+]
+HANG_LIMIT = "30m"
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say only what goes wrong, and the result.")]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show what Ray says too.")]
 
@@ -132,10 +136,10 @@ def attack_names(text: str | None) -> list[str] | None:
 def limits(time: str | None, gpu_hours: float | None, failed: int | None) -> Limits:
     from sweep.control import Limits
 
-    return Limits(None if time is None else _seconds(time), gpu_hours, failed)
+    return Limits(None if time is None else seconds(time), gpu_hours, failed)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Of a time such as 90s, 45m or 2h."""
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
     try:
@@ -161,6 +165,7 @@ def where(
     gpus: float | None,
     max_concurrent: str,
     verbose: bool,
+    hang_limit: str = HANG_LIMIT,
     per_gpu: str | None = None,
 ) -> Where:
     at_once = _number("--max-concurrent", max_concurrent) or 0
@@ -172,8 +177,8 @@ def where(
 
     gpus = gpus if several is None else share(several)
     packed = per_gpu is not None and several is None
-    there = address or os.environ.get("RAY_ADDRESS")
-    return Where(kept, data_root, there, cpus, gpus, at_once, packed, verbose)
+    there, hang = address or os.environ.get("RAY_ADDRESS"), seconds(hang_limit)
+    return Where(kept, data_root, there, cpus, gpus, at_once, packed, hang, verbose)
 
 
 def _number(option: str, text: str) -> int | None:

@@ -1,5 +1,5 @@
-"""The verbs that read stored results: ls, status, best, query; and compact, which puts them together. None of them
-trains, attacks or starts Ray."""
+"""The verbs that read what is stored: ls, status, logs, best, query; and compact, which puts results together. None of
+them trains, attacks or starts Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ls(storage_uri: StorageOption = None, format: FormatOption = "table") -> Non
 
 
 def status(sweep_id: IdArgument, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
-    """Show every trial of a sweep: state, value, epochs done, and who drives it.
+    """Show every trial of a sweep: state, value, epochs done, when it was last heard; who drives it, how idle it is.
 
     Example: sweep status cas-20261120-213000-3f2a
     """
@@ -38,8 +38,27 @@ def status(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Form
 
     store = Store(storage(storage_uri), sweep_id)
     rows = states.trials(store)
-    typer.echo(states.driver(store), err=True)
+    for line in filter(None, (states.driver(store), states.idle_share(store))):
+        typer.echo(line, err=True)
     render.show(rows, format)
+
+
+def logs(
+    sweep_id: IdArgument,
+    number: Annotated[int, typer.Argument(metavar="TRIAL", help="A trial's number; `sweep status` lists them.")],
+    storage_uri: StorageOption = None,
+) -> None:
+    """Print what a trial said while it ran, all attempts of it: epochs, warnings, what it ended with. With several
+    seeds, each run under its key.
+
+    Example: sweep logs cas-20261120-213000-3f2a 3
+    """
+    from sweep import status
+    from sweep.store import Store
+
+    for key, lines in status.log(Store(storage(storage_uri), sweep_id), number):
+        print(f"# {key}")
+        print("\n".join(lines or ["nothing yet: it has not begun"]))
 
 
 def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
@@ -112,4 +131,4 @@ def compact(
     render.show([{"sweep": store.sweep_id, **asdict(one)} for store, one in done], format)
 
 
-COMMANDS = {"compact": compact, "ls": ls, "status": status, "best": best, "query": query}
+COMMANDS = {"compact": compact, "ls": ls, "status": status, "logs": logs, "best": best, "query": query}

@@ -11,6 +11,7 @@ import typer
 
 from sweep.cli.options import (
     EXIT_INTERRUPTED,
+    HANG_LIMIT,
     AddressOption,
     BudgetsOption,
     ConcurrentOption,
@@ -20,6 +21,7 @@ from sweep.cli.options import (
     EvalStepsOption,
     GpuHoursOption,
     GpusOption,
+    HangLimitOption,
     IdArgument,
     InitOption,
     MaxFailedOption,
@@ -90,6 +92,7 @@ def run(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell the trials and, from timed batches, what they would take.")
     ] = False,
@@ -140,7 +143,7 @@ def run(
     sweep = layers.resolve(space, overrides, profile)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
-    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, trials_per_gpu)
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
     place = where(storage(storage_uri), data_root, address, *workers_get)
     if dry_run:
         _outlook(sweep, place, price)
@@ -163,6 +166,7 @@ def resume(
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
+    hang_limit: HangLimitOption = HANG_LIMIT,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -180,7 +184,7 @@ def resume(
         _show_experiment(store)
         return
     alternatives.reload(status.sound(store)["spec"])
-    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, trials_per_gpu)
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
     place = where(store.storage, data_root, address, *workers_get)
     kept_to = limits(time_limit, gpu_hours, max_failed)
     print(store.sweep_id, flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from sweeps import planned
 
 from attacks.errors import InputError
-from sweep import status, tables
+from sweep import idle, status, tables
 from sweep.bits import pack
 from sweep.layers import resolve
 from sweep.lease import Lease
@@ -70,9 +72,11 @@ def test_sweeps_are_counted(tmp_path: Path, store: Store) -> None:
     rows = status.sweeps(store.storage)
     assert [row["sweep"] for row in rows] == ["s", "t"]
     assert rows[0] == {"sweep": "s", "space": "sat", "method": "sat", "dataset": "digits", "trials": 3} | {
-        "created": "2026-11-20T10:00:00+00:00", "complete": 2, "pruned": 0, "failed": 1, "best": 0.6
+        "created": "2026-11-20T10:00:00+00:00", "complete": 2, "pruned": 0, "failed": 1, "best": 0.6, "driven": None
     }  # fmt: skip
     assert (rows[1]["complete"], rows[1]["best"]) == (0, None)
+    with Lease(store.folder):
+        assert status.sweeps(store.storage)[0]["driven"] == f"on {socket.gethostname()}, 0 s ago"
     assert status.sweeps(Storage(str(tmp_path / "none"))) == []
 
 
@@ -100,7 +104,7 @@ def test_trials_show_their_epochs(store: Store) -> None:
     end(store, 2, "FAILED", error="diverged")
 
     def run(number: int, **facts: Any) -> dict[str, Any]:
-        about = {"number": number, "key": f"k{number}", "method": "sat", "seed": 0, "replay": False}
+        about = {"number": number, "key": f"k{number}", "method": "sat", "seed": 0, "replay": False, "heard": None}
         return about | facts
 
     assert status.trials(store) == [
@@ -108,6 +112,44 @@ def test_trials_show_their_epochs(store: Store) -> None:
         run(1, state="COMPLETE", value=0.5, epochs="2/2", seconds=3.0, error=None),
         run(2, state="FAILED", value=None, epochs="0/4", seconds=None, error="diverged"),
     ]
+
+
+def test_a_run_that_has_begun_shows_when_it_was_heard(store: Store) -> None:
+    key = plan(store, 0)
+    minute_ago = datetime.now(UTC) - timedelta(seconds=60)
+    lines = f"{minute_ago:%Y-%m-%dT%H:%M:%SZ} attempt 1\nno time here\n"
+    store.folder.write(f"logs/{key}.txt", lines.encode())
+    assert status.trials(store)[0]["heard"] == pytest.approx(60, abs=20)
+    assert status.log(store, 0) == [(key, lines.splitlines())]
+    end(store, 0, "COMPLETE", 0.5)
+    assert status.trials(store)[0]["heard"] is None
+    with pytest.raises(InputError, match="expected the number of a trial of s, got 7"):
+        status.log(store, 7)
+
+
+def test_the_idle_share_is_of_every_slot(store: Store) -> None:
+    """Two slots for 100 s, a trial of 40 s and one of 60; a driver before, that was killed 10 s after its trial of 30
+    ended, had one for 30."""
+    assert status.idle_share(store) is None
+
+    def ran(number: int, first: int, last: int) -> None:
+        plan(store, number)
+        end(store, number, "COMPLETE", 0.5, started=at(first), finished=at(last))
+
+    def at(second: int) -> datetime:
+        return datetime(2026, 11, 20, 10, tzinfo=UTC) + timedelta(seconds=second)
+
+    def drive(owner: str, slots: int, **when: int) -> None:
+        told = {name: at(second).isoformat() for name, second in when.items()}
+        store.folder.write(f"drives/{owner}.json", json.dumps(told | {"slots": slots}).encode())
+
+    drive("a", 1, began=0)
+    drive("b", 2, began=1000, ended=1100)
+    ran(0, 0, 30)
+    ran(1, 1000, 1040)
+    ran(2, 1010, 1070)
+    share, hours = idle.share(store) or (0.0, 0.0)
+    assert (share, hours) == (pytest.approx(1 - 130 / 230), pytest.approx(230 / 3600))
 
 
 def test_who_drives_a_sweep(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

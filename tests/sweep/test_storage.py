@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,34 @@ def test_default(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_uri() == "./results"
     monkeypatch.setenv("SWEEP_STORAGE", "s3://b")
     assert default_uri() == "s3://b"
+
+
+@pytest.fixture
+def full() -> Iterator[Callable[[], None]]:
+    """A process whose files may grow to 4 bytes, until the function given is called."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_storage_that_is_full_for_a_while_is_waited_for(tmp_path: Path, full: Callable[[], None]) -> None:
+    threading.Timer(0.5, full).start()
+    Storage(str(tmp_path)).patient(60).child("a").write("x", b"longer than four bytes")
+    assert (tmp_path / "a" / "x").read_bytes() == b"longer than four bytes"
+
+
+def test_without_patience_it_is_one_line_at_once(tmp_path: Path, full: Callable[[], None]) -> None:
+    with pytest.raises(InputError, match=r"^cannot write /.*/x: File too large \(set --storage"):
+        Storage(str(tmp_path)).write("x", b"longer than four bytes")
+    assert os.listdir(tmp_path) == []
+
+
+def test_patience_ends_and_has_none_for_what_lasts(tmp_path: Path, full: Callable[[], None]) -> None:
+    with pytest.raises(InputError, match="File too large"):
+        Storage(str(tmp_path)).patient(0.2).write("x", b"longer than four bytes")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Not a directory"):
+        Storage(str(tmp_path / "file")).patient(1000).write("x", b"")
+    with pytest.raises(FileNotFoundError):
+        Storage(str(tmp_path)).patient(1000).read("none")
