@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import requests
@@ -22,7 +21,6 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from attacks.errors import InputError
 from sweep import access
-from sweep.storage import DEFAULT
 
 INTERRUPTED, TERMINATED, FAILED = 130, 143, 1
 LOST_SECONDS, RETRY_SECONDS = 60.0, 1.0
@@ -41,8 +39,7 @@ def run(address: str, arguments: Sequence[str], storage: str, files: Sequence[st
     folder = Path(tempfile.mkdtemp(prefix="sweep-job-"))
     try:
         command = _packed(folder, _told(arguments, storage), files)
-        environment: dict[str, Any] = {"env_vars": {"SWEEP_STORAGE": DEFAULT}}  # so that commands name the job's
-        environment |= {"working_dir": str(folder)} if files else {}
+        environment = {"working_dir": str(folder)} if files else {}
         job = client.submit_job(entrypoint=shlex.join(["python", "-m", "sweep", *command]), runtime_env=environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
