@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializeAsAny
 
 from attacks.errors import InputError, unknown
+from sweep import goals
 from sweep.distributions import Distribution, is_listed
+from sweep.goals import Constraint, Goal
 from sweep.settings import (
     METHOD,
     SEARCH,
@@ -27,7 +29,12 @@ from sweep.settings import (
 from sweep.spec import Parts, Seed, TrialBase, known_addresses, trial_class, validated
 from trainers.parts import PARTS
 
-GRID = "grid"
+TPE, RANDOM, GRID, GP, NSGA2 = "tpe", "random", "grid", "gp", "nsga2"
+ONE_METHOD = {
+    GP: "a Gaussian process needs every parameter in every trial",
+    NSGA2: "a crossover needs every parameter in both parents",
+}
+"""Searchers that propose for one method only, and why."""
 FREE = (*PARTS, "optimizer", "attack_steps", "importance")
 """What may be searched."""
 OWN = (*FREE, METHOD, "train_attacks")
@@ -91,19 +98,30 @@ class Alternative(Strict):
         return points
 
 
+def _constraints(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(Constraint.of(text)) for text in given))
+
+
 class Sweep(Strict):
     """The alternatives by name, all trained and judged on the same data from the same starting model, and how many
     configurations of them there are to be, those run already included, each once with every seed; a "grid" has at most
     its cells. `test`: whose models meet the test split, the best configuration's or, where nothing is selected, `all`.
-    With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities."""
+    With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities.
+    `objectives`, all maximised, and `constraints`: goals.Goal."""
 
     space: str
     alternatives: dict[str, Alternative]
-    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    searcher: Literal["tpe", "random", "grid", "gp", "nsga2"] = "tpe"
+    objectives: Annotated[tuple[str, ...], AfterValidator(distinct)] = (goals.VALUE,)
+    constraints: Annotated[tuple[str, ...], AfterValidator(_constraints)] = ()
     trials: Count = 6
     seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)]
     test: Literal["best", "all"] = "best"
     controls: bool = False
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.objectives, self.constraints)
 
     @property
     def trial(self) -> TrialBase:
@@ -163,6 +181,8 @@ def load_sweep(
     stand_in = alternatives or {"": Alternative(trial=TrialBase(method="cas", attacks=("linf",)))}
     document = {"seeds": [next(iter(stand_in.values())).trial.seed], **own, "alternatives": stand_in}
     made = validated(Sweep, document, list(SWEEP_KEYS), problems)
+    if made is not None and alternatives:
+        problems += [*_unjudged(made), *_unfit(made)]
     if problems or made is None:
         raise complain(source, list(dict.fromkeys(problems)))
     return made
@@ -232,6 +252,29 @@ def _apart(alternatives: Mapping[str, Alternative]) -> list[str]:
         for key in TrialBase.model_fields.keys() - set(OWN)
         if getattr(alternatives[name].trial, key) != (shared := getattr(alternatives[first].trial, key))
     ]
+
+
+def _unjudged(sweep: Sweep) -> list[str]:
+    """The metrics of its goal that its trials will not have."""
+    asked = dict.fromkeys(sweep.objectives, "objectives")
+    asked |= {Constraint.of(text).metric: "constraints" for text in sweep.constraints}
+    known = [goals.VALUE, goals.CLEAN, goals.WORST]
+    if not asked.keys() - set(known):
+        return []
+    judged = sweep.trial.evaluation.resolved().names(sweep.trial.attacks)
+    families = {sweep.trial.attack(name).family for name in judged}
+    averages = {goals.LP: {"lp"}, goals.SEMANTIC: {"semantic", "perceptual"}}
+    known += [*judged, *(name for name, members in averages.items() if families & members)]
+    return [f"{key}: {unknown('metric', name, known)}" for name, key in asked.items() if name not in known]
+
+
+def _unfit(sweep: Sweep) -> list[str]:
+    """Why its searcher cannot search its space."""
+    searched = [name for name, one in sweep.alternatives.items() if one.search]
+    if sweep.searcher not in ONE_METHOD or len(sweep.alternatives) == 1 or not searched:
+        return []
+    why = ONE_METHOD[sweep.searcher]
+    return [f"searcher: {sweep.searcher} takes one method, got {len(sweep.alternatives)}: {why}; use {TPE}"]
 
 
 def reload(document: Any) -> Sweep:

@@ -118,26 +118,41 @@ def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) 
                 f"expected at least {each * workers:g} {kind}s for a trial of {workers} workers, the cluster has "
                 f"{total.get(kind, 0):g}: lower --workers or --cpus-per-worker, or add nodes"
             )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    _expect_node(cpus, share, nodes if ours else nodes + [kind for count, kind in _worker_types() if count])
     fits = int(total["CPU"] // (cpus * workers))
     fits = min(fits, int(total["GPU"] // (share * workers))) if share else fits
     return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits)
 
 
 def _grown(here: Mapping[str, float]) -> dict[str, float]:
-    """What the cluster has, or, on the head of one that `ray up` made, what it may grow to: Ray itself does not
-    say."""
+    """What the cluster has, or, where it grows, what it may grow to."""
+    types = _worker_types()
+    most = {kind: sum(count * node.get(kind, 0) for count, node in types) for kind in ("CPU", "GPU")}
+    return dict(here) | {kind: max(here.get(kind, 0), number) for kind, number in most.items() if types}
+
+
+def _worker_types() -> list[tuple[int, dict[str, float]]]:
+    """On the head of a cluster that `ray up` made: how many nodes of each type it may start, and what one has. Ray
+    itself does not say."""
     try:
         config = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
         workers = {**config["available_node_types"]}
         del workers[config["head_node_type"]]
-        counts = {name: min(kind.get("max_workers", 0), config["max_workers"]) for name, kind in workers.items()}
+        return [
+            (min(kind.get("max_workers", 0), config["max_workers"]), kind["resources"]) for kind in workers.values()
+        ]
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return dict(here)
-    most = {
-        kind: sum(counts[name] * node["resources"].get(kind, 0) for name, node in workers.items())
-        for kind in ("CPU", "GPU")
-    }
-    return dict(here) | {kind: max(here.get(kind, 0), number) for kind, number in most.items()}
+        return []
+
+
+def _expect_node(cpus: int, share: float, nodes: list[Mapping[str, float]]) -> None:
+    """Refuses a worker that no single node can hold, however much they have together: it would be waited for in
+    vain."""
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= share for node in nodes):
+        wanted = f"{cpus} CPUs" + (f" and {share:g} GPUs" if share else "")
+        had = ", ".join(dict.fromkeys(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes))
+        raise InputError(f"expected a node with {wanted} for a worker, got nodes with {had}: lower --cpus-per-worker")
 
 
 def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Resources) -> None:

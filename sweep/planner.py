@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -13,8 +13,8 @@ from ray.tune.search import Searcher
 
 from sweep import logs
 from sweep.control import Control
-from sweep.search import searcher
-from sweep.store import COMPLETE, FAILED, overall
+from sweep.search import WARM_START, searcher
+from sweep.store import COMPLETE, FAILED, metrics, overall
 from sweep.trial import Job, Task
 
 Listener = Callable[[str, Task, Mapping[str, Any]], None]
@@ -33,7 +33,7 @@ class Planner(Searcher):
         super().__init__()
         self.job, self.listen, self.control = job, listen, control
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
-        self.search = searcher(self.sweep)
+        self.search = searcher(self.sweep, job.store.document().get(WARM_START, {}).get("trials", ()))
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -59,13 +59,20 @@ class Planner(Searcher):
 
     def _note(self, task: Task, row: Mapping[str, Any]) -> None:
         if row["state"] in (COMPLETE, FAILED):
-            self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
+            told = ("state", "value", "metrics", "error")
+            self.outcomes[task.key] = {name: row.get(name) for name in told} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
         self.control.ended(row)
         self._owe_replay(task, row)
         rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
         if all(rows):
-            self.search.tell(task.number, *overall([row for row in rows if row]))
+            self._tell(task.number, [row for row in rows if row])
+
+    def _tell(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the search what a configuration reached, the mean over its seeds."""
+        state, value = overall(rows)
+        goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
+        self.search.tell(number, state, goal.values(reached), constraints=goal.violations(reached))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from attacks.errors import InputError, unknown
 from sweep import schema
 from sweep.bits import unpack, unpack_classes
+from sweep.goals import VALUE, Goal
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Store:
             return _parsed(self.folder.read("sweep.json"))
         except FileNotFoundError:
             raise unknown("sweep", self.sweep_id, sweep_ids(self.storage)) from None
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 
@@ -148,8 +151,8 @@ class Store:
         return [row for row in self.trials().to_pylist() if row["state"] != PLANNED]
 
     def configurations(self) -> list[dict[str, Any]]:
-        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over all
-        seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
+        """What ended well, best first by the sweep's goal (Goal.ranked): number, method, params, the means of `value`
+        and of all `metrics` over its seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
         runs: dict[int, list[dict[str, Any]]] = {}
         for row in self.trials().to_pylist():
             runs.setdefault(row["number"], []).append(row)
@@ -160,12 +163,19 @@ class Store:
             if state == COMPLETE and value is not None:
                 about = {name: own[0][name] for name in ("method", "params")}
                 replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
-                found.append({"number": number, **about, "value": value, "runs": own, "replays": replays})
-        return sorted(found, key=lambda one: (-one["value"], one["number"]))
+                about |= {"value": value, "metrics": metrics(own)}
+                found.append({"number": number, **about, "runs": own, "replays": replays})
+        return self.goal().ranked(found)
 
     def best(self) -> dict[str, Any] | None:
         """The first of the configurations."""
         return next(iter(self.configurations()), None)
+
+    def goal(self) -> Goal:
+        """What the sweep's search is for; of what is no sweep, the standard value."""
+        spec = self.document().get("spec")
+        stated = spec if isinstance(spec, Mapping) else {}
+        return Goal(stated.get("objectives", (VALUE,)), stated.get("constraints", ()))
 
     def probabilities(self, key: str) -> dict[str, float]:
         """How probable each attack was in a run, over its epochs."""
@@ -336,6 +346,19 @@ def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
             return state, None
     values = [row["value"] for row in rows]
     return COMPLETE, None if None in values else sum(values) / len(values)
+
+
+def metrics(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean of each metric that all COMPLETE runs of a configuration have, the value among them."""
+    each = [{**_metrics(row), VALUE: row["value"]} for row in rows]
+    return {name: sum(one[name] for one in each) / len(each) for name in each[0] if all(name in one for one in each)}
+
+
+def _metrics(row: Row) -> dict[str, float]:
+    """Of a row as it is stored or as it is written; what was no finite number is left out."""
+    held = row.get("metrics") or {}
+    found: dict[str, float | None] = json.loads(held) if isinstance(held, str) else dict(held)
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def _read_all(

@@ -21,6 +21,7 @@ from sweep import alternatives, memory, tables
 from sweep.alternatives import Sweep
 from sweep.bits import pack, pack_classes
 from sweep.logs import Log
+from sweep.metrics import metrics, value
 from sweep.spec import START, TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
@@ -133,7 +134,7 @@ def _outcome(
     batch_size = _judged_at_once(job, task) or trial.evaluation.batch_size
     trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
     try:
-        value = _train_and_judge(job, task, trial, images, init, workers, report, watchdog)
+        reached = _train_and_judge(job, task, trial, images, init, workers, report, watchdog)
     except FAULTS as e:
         _log.exception("this attempt failed")
         again = memory.ran_out(e) and not _judged_at_once(job, task) and batch_size > 1
@@ -145,7 +146,7 @@ def _outcome(
         if not again:
             return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     else:
-        return None if value is None else {"state": "COMPLETE", "value": value}
+        return None if reached is None else {"state": "COMPLETE", **reached}
     memory.free()
     return _outcome(job, task, images, init, workers, report, watchdog)
 
@@ -212,7 +213,8 @@ def _train_and_judge(
     workers: Workers,
     report: Report,
     watchdog: Watchdog,
-) -> float | None:
+) -> dict[str, Any] | None:
+    """What it reached: `value` and `metrics`; None where `report` ended it early."""
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
     watchdog.watch(model, reference)
@@ -229,7 +231,7 @@ def _train_and_judge(
         about = job.subject(task, weights)
         job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return value(verdicts)
+    return {"value": value(verdicts), "metrics": metrics(verdicts)}
 
 
 def fine_tune(
@@ -440,10 +442,3 @@ def budget_id(trial: TrialBase) -> str:
     own = {"epsilons": trial.epsilons, "budgets": trial.budgets, "features": trial.features}
     named = {key: value for key, value in own.items() if value not in ({}, START)}
     return f"{trial.dataset}+{digest(named)}" if named else trial.dataset
-
-
-def value(verdicts: Iterable[Verdict]) -> float:
-    """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = [verdict for verdict in verdicts if verdict.attack != "clean" and not verdict.conditional]
-    threats = {v.attack: (v.family, v.norm or v.attack) for v in attacked}
-    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)[2]

@@ -38,6 +38,7 @@ from sweep.cli.options import (
     attack_names,
     elsewhere,
     limits,
+    listed,
     storage,
     where,
 )
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from sweep.alternatives import Sweep
     from sweep.control import Limits
     from sweep.driver import Where
+    from sweep.goals import Goal
     from sweep.storage import Storage
     from sweep.store import Store
 
@@ -71,6 +73,17 @@ def run(
     attack_steps: TrainStepsOption = None,
     eval_steps: EvalStepsOption = None,
     budgets: BudgetsOption = None,
+    searcher: Annotated[str | None, typer.Option(help="tpe, random, gp, nsga2 or grid.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="Maximised together, comma-separated: value, clean, lp, semantic, worst or an attack."),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(metavar="'METRIC >= NUMBER'", help="To be kept, such as 'clean >= 0.8'; or <=.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="ID[,ID]", help="Sweeps of the storage whose trials the search begins with.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Each configuration once with each, such as 0,1,2 or 0..4; default: --seed.")
@@ -119,6 +132,9 @@ def run(
         "attacks": attack_names(attacks),
         "attack_steps": attack_steps,
         "evaluation.num_steps": eval_steps,
+        "searcher": searcher,
+        "objectives": listed(objectives),
+        "constraints": constraint,
         "seed": seed,
         "seeds": _seeds(seeds),
         "controls": controls,
@@ -149,7 +165,8 @@ def run(
     if dry_run:
         _outlook(sweep, place, price)
         return
-    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
+    warm = listed(warm_start) or []
+    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id, warm)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)
 
@@ -238,6 +255,10 @@ def _seeds(text: str | None) -> list[int] | None:
         raise InputError(f"expected --seeds such as 0,1,2 or 0..4, got {text!r}") from None
 
 
+def _title(goal: Goal) -> str:
+    return "best" if len(goal.objectives) == 1 else "on the front"
+
+
 COMMANDS = {"run": run, "resume": resume}
 
 
@@ -289,9 +310,14 @@ def _summary(store: Store) -> None:
     from sweep.cli.table import show
     from sweep.store import FAILED
 
-    if (best := store.best()) is not None:
-        print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
-        print(f"  {best['params']}")
+    goal = store.goal()
+    front = [one for one in store.configurations() if one["front"]]
+    for one in front:
+        reached = ", ".join(f"{name} {one['metrics'][name]:.4f}" for name in goal.metrics)
+        print(f"\n{_title(goal)}: trial {one['number']}, {reached} on the validation split")
+        print(f"  {one['params']}")
+    if front and (told := status.verdict(store)):
+        print(told)
     print("\non the test split (%):")
     show(tables.compare([store], "test"))
     sql = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\""
