@@ -17,6 +17,7 @@ from attacks.errors import InputError
 from sweep import access, alternatives, datasets, engine, estimate, examples, idle, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
+from sweep.confirmation import chosen
 from sweep.control import Control, Limits
 from sweep.earlier import recalled
 from sweep.lease import Lease
@@ -28,7 +29,8 @@ from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Job, Subject, Task
+from sweep.trial import Job, Task
+from sweep.verdicts import Subject, rows
 from sweep.watchdog import HANG_SECONDS
 from trainers.data import Dataset, ImageSet
 from trainers.step import Diverged
@@ -165,16 +167,21 @@ def drive(
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
         progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
-        reported = [one for one in store.configurations() if one["front"] or sweep.test == "all"]
+        found = store.configurations()
+        best = {one["number"] for one in chosen(sweep, store)}
+        reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
 
 
 def _reported(sweep: Sweep) -> str:
+    """Whose models meet the test split."""
     if sweep.test == "all":
         return "every model"
-    return "the best model" if len(sweep.objectives) == 1 else "the models of the front"
+    if len(sweep.objectives) > 1:
+        return "the models of the front" + (f" and of the best {sweep.confirm}" if sweep.confirm else "")
+    return f"the models of the best {sweep.confirm}" if sweep.confirm else "the best model"
 
 
 def _defaults(sweep: Sweep) -> list[Task]:
@@ -222,7 +229,7 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers(), keep_worst=True)
     name = f"{examples.SPLIT}-{about.weights}"
     job.store.write_examples(about.trial, name, examples.rows(about, base.seed, verdicts))
-    job.store.write_results(about.trial, name, trial.rows(base, about, examples.SPLIT, images, verdicts))
+    job.store.write_results(about.trial, name, rows(base, about, examples.SPLIT, images, verdicts))
 
 
 def versions() -> dict[str, str]:

@@ -9,10 +9,10 @@ from typing import Any
 from attacks.errors import InputError
 from sweep import alternatives, starting, status
 from sweep.alternatives import GRID, OWN, Sweep
-from sweep.goals import Goal
+from sweep.goals import Goal, metrics
 from sweep.settings import at, flatten
 from sweep.spec import FRESH, TrialBase, is_made_here
-from sweep.store import COMPLETE, PLANNED, Store, metrics, overall
+from sweep.store import COMPLETE, PLANNED, Store, overall
 
 APART = {"seed", "workers", "evaluation"}
 """What may differ between runs whose results compare; of `evaluation` the rest is compared for itself."""

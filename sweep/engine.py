@@ -169,6 +169,7 @@ def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Re
             tune.with_resources(tune.with_parameters(body, inputs=inputs), bundle),
             tune_config=tune.TuneConfig(
                 search_alg=planner,
+                scheduler=planner.stopper,
                 num_samples=-1,
                 max_concurrent_trials=granted.max_concurrent,
                 reuse_actors=workers == 1,

@@ -3,6 +3,7 @@ by both."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,3 +115,17 @@ class Goal:
 def dominates(values: Sequence[float], others: Sequence[float]) -> bool:
     """At least as good in all, and better in one."""
     return all(a >= b for a, b in zip(values, others, strict=True)) and tuple(values) != tuple(others)
+
+
+def metrics(rows: Sequence[Mapping[str, Any]], confirm: bool = False) -> dict[str, float]:
+    """The mean of each metric that all COMPLETE runs of a configuration have, the value among them; over those too that
+    `confirm` it, where that is asked."""
+    each = [{**_metrics(row), VALUE: row["value"]} for row in rows if confirm or not row.get("confirm")]
+    return {name: sum(one[name] for one in each) / len(each) for name in each[0] if all(name in one for one in each)}
+
+
+def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """Of a row as it is stored or as it is written; what was no finite number is left out."""
+    held = row.get("metrics") or {}
+    found: dict[str, float | None] = json.loads(held) if isinstance(held, str) else dict(held)
+    return {name: number for name, number in found.items() if number is not None}

@@ -11,6 +11,7 @@ import numpy as np
 
 from attacks.errors import InputError
 from sweep import alternatives, idle, lease, logs, tables
+from sweep.confirmation import owed
 from sweep.goals import LP, SEMANTIC, VALUE, WORST, Goal
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION, EXPERIMENT, TRADEOFF
@@ -92,8 +93,9 @@ def driver(store: Store) -> str:
     holder = lease.holder(store.folder)
     if holder is not None and not holder.dead():
         return f"driven by {holder.shown()}, heartbeat {holder.age():.0f} s ago by this machine's clock"
+    document = sound(store)
     left = any(row["state"] == PLANNED for row in store.trials().to_pylist())
-    if left or len(store.plans()) < sound(store)["trials"]:
+    if left or len(store.plans()) < document["trials"] or owed(alternatives.reload(document["spec"]), store):
         return f"nobody drives it; go on with: {command('resume', store)}"
     return "finished"
 
@@ -129,7 +131,8 @@ def best(store: Store) -> Rows:
     """The best of the configurations all of whose runs are COMPLETE, best first by the sweep's goal (Goal.ranked).
 
     Of one objective: the first, and those within noise of it, that violate constraints no more: the 95 % interval of
-    the difference, over resampled validation images and seeds, holds 0. Of several: the Pareto front.
+    the difference, over resampled validation images and seeds, holds 0. Of several: the Pareto front. All of that goes
+    by the search's runs; `confirmed` are means over those that confirmed it too, `seeds` in all.
     """
     sound(store)
     goal, found = store.goal(), store.configurations()
@@ -137,6 +140,8 @@ def best(store: Store) -> Rows:
     return [
         {"number": one["number"], "method": one["method"], "key": ", ".join(run["key"] for run in one["runs"])}
         | {name: one["metrics"][name] for name in goal.metrics}
+        | {f"confirmed {name}": mean for name, mean in one["confirmed"].items() if name in goal.metrics}
+        | ({"seeds": len(one["runs"])} if one["confirmed"] else {})
         | ({"feasible": one["violation"] == 0} if goal.constraints else {})
         | ({"behind": found[0]["values"][0] - one["values"][0]} if len(goal.objectives) == 1 else {})
         | {address: value for address, value in json.loads(one["params"]).items() if address != METHOD}
@@ -167,7 +172,7 @@ def _near_first(store: Store, found: Rows, goal: Goal) -> Rows:
     scores = tables.scores(store, "val", _COLUMNS.get(objective, objective))
 
     def stacked(one: dict[str, Any]) -> Floats | None:
-        rows = [scores.get(run["key"]) for run in one["runs"]]
+        rows = [scores.get(run["key"]) for run in one["runs"] if not run["confirm"]]
         return None if any(row is None for row in rows) else np.concatenate(rows)  # type: ignore[arg-type]
 
     near = [one for one in found[1:] if one["violation"] == found[0]["violation"]]

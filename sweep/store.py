@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from attacks.errors import InputError, unknown
 from sweep import schema
 from sweep.bits import unpack, unpack_classes
-from sweep.goals import VALUE, Goal
+from sweep.goals import VALUE, Goal, metrics
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Store:
         self.folder.write("sweep.json", _json(document))
 
     def write_plan(self, number: int, plan: Row) -> None:
-        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
+        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay, confirm}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
 
     def plans(self) -> list[dict[str, Any]]:
@@ -152,7 +152,8 @@ class Store:
 
     def configurations(self) -> list[dict[str, Any]]:
         """What ended well, best first by the sweep's goal (Goal.ranked): number, method, params, the means of `value`
-        and of all `metrics` over its seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
+        and of all `metrics` over the search's seeds, and `runs`, the rows of each, with those COMPLETE that confirm it;
+        its controls beside them, under `replays`. `confirmed`: the metrics over all of `runs`, if some confirm it."""
         runs: dict[int, list[dict[str, Any]]] = {}
         for row in self.trials().to_pylist():
             runs.setdefault(row["number"], []).append(row)
@@ -163,8 +164,10 @@ class Store:
             if state == COMPLETE and value is not None:
                 about = {name: own[0][name] for name in ("method", "params")}
                 replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
+                complete = [row for row in own if row["state"] == COMPLETE]
                 about |= {"value": value, "metrics": metrics(own)}
-                found.append({"number": number, **about, "runs": own, "replays": replays})
+                about |= {"confirmed": metrics(complete, confirm=True) if any(r["confirm"] for r in complete) else {}}
+                found.append({"number": number, **about, "runs": complete, "replays": replays})
         return self.goal().ranked(found)
 
     def best(self) -> dict[str, Any] | None:
@@ -251,6 +254,7 @@ class Store:
                 "key": run["key"],
                 "seed": run["seed"],
                 "replay": run["replay"] is not None,
+                "confirm": run.get("confirm", False),
                 "method": plan["method"],
                 "params": plan["params"],
                 "state": PLANNED,
@@ -339,26 +343,15 @@ def _plan(data: bytes) -> dict[str, Any]:
 
 
 def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
-    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are."""
+    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are. What confirms it
+    does not count."""
+    rows = [row for row in rows if not row.get("confirm")]
     states = {row["state"] for row in rows}
     for state in (PLANNED, FAILED, PRUNED):
         if state in states:
             return state, None
     values = [row["value"] for row in rows]
     return COMPLETE, None if None in values else sum(values) / len(values)
-
-
-def metrics(rows: Sequence[Row]) -> dict[str, float]:
-    """The mean of each metric that all COMPLETE runs of a configuration have, the value among them."""
-    each = [{**_metrics(row), VALUE: row["value"]} for row in rows]
-    return {name: sum(one[name] for one in each) / len(each) for name in each[0] if all(name in one for one in each)}
-
-
-def _metrics(row: Row) -> dict[str, float]:
-    """Of a row as it is stored or as it is written; what was no finite number is left out."""
-    held = row.get("metrics") or {}
-    found: dict[str, float | None] = json.loads(held) if isinstance(held, str) else dict(held)
-    return {name: number for name, number in found.items() if number is not None}
 
 
 def _read_all(

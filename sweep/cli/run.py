@@ -88,6 +88,13 @@ def run(
     seeds: Annotated[
         str | None, typer.Option(help="Each configuration once with each, such as 0,1,2 or 0..4; default: --seed.")
     ] = None,
+    confirm_top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Search with --seed only, then run so many of the best with --seeds, and test those."),
+    ] = None,
+    stopping: Annotated[
+        str | None, typer.Option(help="End trials early that are behind: none, asha or hyperband.")
+    ] = None,
     controls: Annotated[
         bool | None,
         typer.Option("--controls", help="Beside each adaptive sampler, a static replay of its average probabilities."),
@@ -136,7 +143,9 @@ def run(
         "objectives": listed(objectives),
         "constraints": constraint,
         "seed": seed,
-        "seeds": _seeds(seeds),
+        "confirm": confirm_top,
+        "seeds" if confirm_top is None else "confirm_seeds": _seeds(seeds),
+        "stopping.name": stopping,
         "controls": controls,
         "test": test,
         "workers": workers,

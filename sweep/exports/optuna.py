@@ -15,8 +15,8 @@ from sweep import alternatives
 from sweep.exports import TARGETS, Asked, Made, line, shown
 from sweep.exports.places import MADE_BY
 from sweep.exports.runs import Run, runs
-from sweep.goals import Goal
-from sweep.store import COMPLETE, PLANNED, Store, metrics, overall
+from sweep.goals import Goal, metrics
+from sweep.store import COMPLETE, PLANNED, Store, overall
 
 
 @TARGETS.register("optuna")

@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from judgements import sweep_of
 
 from attacks.errors import InputError
-from sweep import status
+from sweep import reached, status
+from sweep.bits import pack
 from sweep.goals import Constraint, Goal
 from sweep.layers import resolve
-from sweep.metrics import metrics, value
 from sweep.settings import nest
-from sweep.store import Store
-from trainers.evaluate import Verdict
+from sweep.store import Row, Store
 
 SPACE = "method: sat\ndataset: digits\nattacks: [linf, l1, fog]\nsearch: {optimizer.lr: {low: 0.01, high: 1}}\n"
 
@@ -145,38 +143,39 @@ def test_searchers_of_one_method_say_why(tmp_path: Path, searcher: str) -> None:
 # the metrics of a trial
 
 
-def verdict(attack: str, family: str, robust: list[int], norm: str | None = None, conditional: bool = False) -> Verdict:
-    bits = torch.tensor(robust) > 0
-    return Verdict(attack, family, 0.1, 10, bits, 1.0, 1.0, norm=norm, conditional=conditional)
+def judged(attack: str, family: str, robust: list[int], norm: str | None = None, conditional: bool = False) -> Row:
+    bits = pack(np.array(robust) > 0)
+    about = {"attack": attack, "family": family, "norm": norm, "conditional": conditional}
+    return about | {"n": len(robust), "robust_bits": bits}
 
 
 def test_metrics_worked_by_hand() -> None:
     """Two attacks of one norm count once, by their union; a stage counts for nothing."""
-    verdicts = [
-        verdict("clean", "clean", [1, 1, 1, 0]),
-        verdict("linf", "lp", [1, 1, 0, 0], "linf"),
-        verdict("pgd-linf", "lp", [1, 0, 1, 0], "linf"),
-        verdict("l1", "lp", [1, 1, 1, 0], "l1"),
-        verdict("fog", "semantic", [0, 1, 1, 0]),
-        verdict("linf/stage", "lp", [0, 0, 0, 0], "linf", conditional=True),
+    rows = [
+        judged("clean", "clean", [1, 1, 1, 0]),
+        judged("linf", "lp", [1, 1, 0, 0], "linf"),
+        judged("pgd-linf", "lp", [1, 0, 1, 0], "linf"),
+        judged("l1", "lp", [1, 1, 1, 0], "l1"),
+        judged("fog", "semantic", [0, 1, 1, 0]),
+        judged("linf/stage", "lp", [0, 0, 0, 0], "linf", conditional=True),
     ]
-    reached = metrics(verdicts)
+    found = reached.metrics(rows)
     each = {"clean": 0.75, "linf": 0.5, "pgd-linf": 0.5, "l1": 0.75, "fog": 0.5}
-    assert reached == each | {"lp": 0.5, "semantic": 0.5, "worst": 0.0}
-    assert value(verdicts) == 0.5
+    assert found == each | {"lp": 0.5, "semantic": 0.5, "worst": 0.0}
+    assert reached.value(rows) == 0.5
 
 
 def test_a_family_that_was_not_attacked_has_no_metric() -> None:
-    reached = metrics([verdict("clean", "clean", [1, 1]), verdict("fog", "semantic", [0, 1])])
-    assert reached == {"clean": 1.0, "fog": 0.5, "worst": 0.5, "semantic": 0.5}
+    found = reached.metrics([judged("clean", "clean", [1, 1]), judged("fog", "semantic", [0, 1])])
+    assert found == {"clean": 1.0, "fog": 0.5, "worst": 0.5, "semantic": 0.5}
 
 
 # `best`
 
 
-def ended(store: Store, number: int, seed: int, **reached: float) -> None:
+def ended(store: Store, number: int, seed: int, **found: float) -> None:
     row = {"number": number, "key": f"k{number}{seed}", "seed": seed, "method": "sat", "state": "COMPLETE"}
-    row |= {"params": {"optimizer.lr": number / 10}, "value": reached.pop("value"), "metrics": reached}
+    row |= {"params": {"optimizer.lr": number / 10}, "value": found.pop("value"), "metrics": found}
     store.commit_trial(row | {"replay": False})
 
 
