@@ -215,6 +215,14 @@ def test_one_who_may_only_read_reads(finished: Store, s3: Server, nobody: Shell)
         Storage(mine).write("x", b"")
 
 
+def test_a_running_sweep_does_not_wait_for_what_waiting_cannot_mend(s3: Server) -> None:
+    start = time.monotonic()
+    for uri in (s3.s3("nosuch"), s3.s3(who="test-key:hidden@")):
+        with pytest.raises(InputError, match="cannot write"):
+            Storage(uri).patient(600).write("x", b"")
+    assert time.monotonic() - start < 60
+
+
 def test_a_server_that_never_answers_is_given_up() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
