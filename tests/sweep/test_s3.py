@@ -141,6 +141,12 @@ def test_a_secret_that_breaks_the_uri_is_not_repeated(secret: str) -> None:
     assert "cd" not in str(caught.value).replace("percent-encoded", "")
 
 
+def test_a_job_is_not_given_a_secret(sweep: Shell) -> None:
+    told = sweep.refused("run", "cas", "--address", "http://127.0.0.1:1", "--storage", "s3://key:hidden@bucket/x")
+    assert told.startswith("expected a storage without credentials")
+    assert "hidden" not in told
+
+
 def test_other_faults_of_a_uri_do_not_repeat_it() -> None:
     with pytest.raises(InputError, match="Unexpected query parameter") as caught:
         Storage("s3://key:hidden@bucket/x?nonsense=1")
