@@ -64,7 +64,7 @@ def auth(address: str | None, environment: Mapping[str, str]) -> Row:
             "ray auth",
             "warn",
             f"{found}: open to all who reach {address}",
-            "`ray get-auth-token --generate`, and copy it to all nodes",
+            "`ray get-auth-token --generate`, copied to all nodes; RAY_AUTH_MODE unset",
         )
     return row("ray auth", "ok", found)
 
