@@ -58,13 +58,15 @@ GUARDED_RAY = """\
 import os, pathlib, signal, sys, time
 from ray.scripts.scripts import main
 
+RAYS = (b"ray::", b"/ray/", b"ray.util.")
+
 def of_this_node():
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             command, where = (process / "cmdline").read_bytes(), os.readlink(process / "cwd")
         except OSError:
             continue
-        if where.startswith(os.environ["HOME"]) and (b"ray::" in command or b"/ray/" in command):
+        if where.startswith(os.environ["HOME"]) and any(name in command for name in RAYS):
             yield int(process.name)
 
 def stop():
@@ -96,6 +98,7 @@ class Place:
     ssh: int
     gcs: int
     dashboard: int
+    client: int
 
     @property
     def storage(self) -> str:
@@ -185,7 +188,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def place() -> Iterator[Place]:
     """The folder, with the homes of laptop, head and worker; at the end none of our processes is left."""
-    made = Place(Path(tempfile.mkdtemp(prefix="try-")), *free_ports(3))
+    made = Place(Path(tempfile.mkdtemp(prefix="try-")), *free_ports(4))
     try:
         for name in ("laptop", "head", "worker"):
             home = made.folder / name
@@ -255,7 +258,7 @@ def derived(made: Place) -> Path:
     for kind, address in (("head", HEAD), ("worker", WORKER)):
         start = config[f"{kind}_start_ray_commands"][1].replace("6379", str(made.gcs))
         config[f"{kind}_start_ray_commands"] = [f"{start} --node-ip-address={address} {PORTS}"]
-    config["head_start_ray_commands"][0] += f" --dashboard-port={made.dashboard}"
+    config["head_start_ray_commands"][0] += f" --dashboard-port={made.dashboard} --ray-client-server-port={made.client}"
     config["worker_start_ray_commands"][0] += " --num-cpus=1"
     path = made.folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False, width=1000))

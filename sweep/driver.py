@@ -14,13 +14,15 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import access, alternatives, datasets, engine, estimate, examples, idle, trial
+from sweep import access, alternatives, datasets, engine, estimate, examples, idle, memory, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.confirmation import chosen
 from sweep.control import Control, Limits
 from sweep.earlier import recalled
+from sweep.engine import Resources
 from sweep.lease import Lease
+from sweep.packing import Packing
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
 from sweep.search import WARM_START
@@ -49,6 +51,7 @@ class Where:
     cpus: int = 1
     gpus: float | None = None
     max_concurrent: int = 0
+    packed: bool = False
     hang_seconds: float = HANG_SECONDS
     verbose: bool = False
 
@@ -92,7 +95,7 @@ def outlook(sweep: Sweep, where: Where, price: float | None) -> list[dict[str, A
     """What the sweep would take, timed on a worker of the cluster; see estimate.costs. Nothing is written."""
     images = load(sweep.trial, where.data_root)
     with engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose):
-        granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers)
+        granted = _granted(sweep, where)
         cost = engine.wait([engine.remote(estimate.measure, granted, sweep, images)])[0]
     return estimate.costs(sweep, images, cost, granted, price)
 
@@ -142,7 +145,8 @@ def drive(
         Lease(store.folder) as lease,
         engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
     ):
-        granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers)
+        granted = _granted(sweep, where)
+        packing = _packing(granted, where.packed)
         init = starting_model(store, sweep.trial, images, granted, progress.say)
         job = Job(
             where.storage.uri,
@@ -160,7 +164,8 @@ def drive(
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
             engine.wait([engine.remote(measure_prior, granted, job, task, init, images.train) for task in priors])
         control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
-        planner = Planner(job, _while_held(lease, progress.hear, check), control, retry_failed)
+        heard = _while_held(lease, progress.hear, check)
+        planner = Planner(job, heard, control, retry_failed, packing)
         searching = progress.searching(planner.done(), sweep.trials, len(sweep.seeds))
         with closing(control), searching, idle.recorded(store, lease.owner, granted.max_concurrent):
             engine.search(planner, job, images, init, granted)
@@ -173,6 +178,18 @@ def drive(
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
+
+
+def _granted(sweep: Sweep, where: Where) -> Resources:
+    return engine.resources(where.cpus, where.gpus, where.max_concurrent, sweep.trial.workers, where.packed)
+
+
+def _packing(granted: Resources, packed: bool) -> Packing:
+    """How much of a GPU the trials get; a GPU's memory is what a worker finds."""
+    if not packed:
+        return Packing(granted.gpus)
+    found = engine.wait([engine.remote(memory.total, granted)])[0]
+    return Packing(granted.gpus, found, -(-granted.max_concurrent // granted.all_gpus), granted.all_gpus)
 
 
 def _reported(sweep: Sweep) -> str:

@@ -24,6 +24,7 @@ SILENCE = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "inf",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 KEEP_MEMORY = {
@@ -63,11 +64,12 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker gets, and how many trials run at a time (0: as many as fit)."""
+    """What one worker gets, how many trials run at a time (0: as many as fit), and how many GPUs there are."""
 
     cpus: int = 1
     gpus: float = 0.0
     max_concurrent: int = 0
+    all_gpus: int = 0
 
 
 @contextmanager
@@ -106,11 +108,22 @@ def _stay_on_loopback() -> None:
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) -> Resources:
-    """What a worker gets on the cluster at hand: one GPU each where there are GPUs and `gpus` does not say otherwise.
-    Refuses what no node can give, and more trials at once than fit at least once. One that grows counts as grown."""
+def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int, packed: bool = False) -> Resources:
+    """What a worker gets on the cluster at hand; see `allotted`. One that grows counts as grown."""
     ours = ray._private.worker._global_node.is_head()
     total = ray.cluster_resources() if ours else _grown(ray.cluster_resources())
+    found = allotted(total, cpus, gpus, max_concurrent, workers, packed)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    _expect_node(cpus, found.gpus, nodes if ours else nodes + [kind for count, kind in _worker_types() if count])
+    return found
+
+
+def allotted(
+    total: Mapping[str, float], cpus: int, gpus: float | None, max_concurrent: int, workers: int, packed: bool
+) -> Resources:
+    """What a worker gets where there is so much of each kind: one GPU each where there are GPUs and `gpus` does not say
+    otherwise. Refuses what no node can give, and more trials at once than fit at least once. Trials that are to be
+    `packed` on GPUs are as many as the CPUs allow."""
     share = gpus if gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
     for kind, each in (("CPU", cpus), ("GPU", share)):
         if each * workers > total.get(kind, 0):
@@ -118,11 +131,20 @@ def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) 
                 f"expected at least {each * workers:g} {kind}s for a trial of {workers} workers, the cluster has "
                 f"{total.get(kind, 0):g}: lower --workers or --cpus-per-worker, or add nodes"
             )
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    _expect_node(cpus, share, nodes if ours else nodes + [kind for count, kind in _worker_types() if count])
-    fits = int(total["CPU"] // (cpus * workers))
-    fits = min(fits, int(total["GPU"] // (share * workers))) if share else fits
-    return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits)
+    _expect_whole(share, workers, packed)
+    fits, gpus_there = int(total["CPU"] // (cpus * workers)), int(total.get("GPU", 0))
+    if share and not packed:
+        fits = min(fits, gpus_there * int(1 / share) if share < 1 else int(total["GPU"] // (share * workers)))
+    return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits, gpus_there)
+
+
+def _expect_whole(share: float, workers: int, packed: bool) -> None:
+    """NCCL refuses two workers of one trial on a GPU."""
+    if packed and not share:
+        raise InputError("expected GPUs for --trials-per-gpu auto, the cluster has none: leave it out")
+    if workers > 1 and (packed or share % 1):
+        got = "trials packed on GPUs" if packed else f"{share:g} GPUs each"
+        raise InputError(f"expected whole GPUs for trials of {workers} workers, got {got}: lower --workers to 1")
 
 
 def _grown(here: Mapping[str, float]) -> dict[str, float]:
@@ -160,9 +182,7 @@ def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Re
     workers = job.sweep.trial.workers
     inputs = Inputs(job, ray.put(images), ray.put(init), granted)
     body = _in_actor if workers == 1 else _in_worker_group
-    bundle: dict[str, float] = {"CPU": granted.cpus, "GPU": granted.gpus}
-    if workers > 1:
-        bundle = {"CPU": 0, "node:__internal_head__": 0.001}
+    bundle = _bundle(granted.cpus) if workers == 1 else {"CPU": 0, "node:__internal_head__": 0.001}
     scratch = tempfile.mkdtemp(prefix="sweep-tune-")
     try:
         tune.Tuner(
@@ -185,6 +205,11 @@ def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Re
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bundle(cpus: int) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """What the actor of a trial of one worker holds: the planner says how much of a GPU."""
+    return lambda config: tune.PlacementGroupFactory([{"CPU": cpus, "GPU": config["gpus"]}])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import requests
@@ -40,8 +39,7 @@ def run(address: str, arguments: Sequence[str], storage: str, files: Sequence[st
     folder = Path(tempfile.mkdtemp(prefix="sweep-job-"))
     try:
         command = _packed(folder, _told(arguments, storage), files)
-        environment: dict[str, Any] = {"env_vars": {"SWEEP_STORAGE": ""}}  # so that it is told with every command
-        environment |= {"working_dir": str(folder)} if files else {}
+        environment = {"working_dir": str(folder)} if files else {}
         job = client.submit_job(entrypoint=shlex.join(["python", "-m", "sweep", *command]), runtime_env=environment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from sweep import logs
 from sweep.confirmation import owed
 from sweep.control import Control
 from sweep.goals import metrics
+from sweep.packing import Packing
 from sweep.search import WARM_START, searcher
 from sweep.stopper import stopper
 from sweep.store import COMPLETE, FAILED, PRUNED, overall
@@ -36,9 +37,16 @@ class Planner(Searcher):
     is: no other seed of it begins.
     """
 
-    def __init__(self, job: Job, listen: Listener, control: Control, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        listen: Listener,
+        control: Control,
+        retry_failed: bool = False,
+        packing: Packing = Packing(0.0),  # noqa: B008
+    ) -> None:
         super().__init__()
-        self.job, self.listen, self.control = job, listen, control
+        self.job, self.listen, self.control, self.packing = job, listen, control, packing
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
         self.search = searcher(self.sweep, job.store.document().get(WARM_START, {}).get("trials", ()))
         self.stopper = stopper(self.sweep)
@@ -79,6 +87,9 @@ class Planner(Searcher):
         self.outcomes[task.key] = {name: row.get(name) for name in _OUTCOME} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
         self.control.ended(row)
+        self.packing.ended(row)
+        if self.packing.memory:
+            self.control.gpus = self.packing.share
         self._owe_replay(task, row)
         found = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
         if len(rows := [row for row in found if row]) == len(found):
@@ -104,6 +115,8 @@ class Planner(Searcher):
             self._add(task.number, [replace(task, key=self.job.key(trial.replaying(fixed)), replay=fixed)])
 
     def suggest(self, trial_id: str) -> Any:
+        if not self.control.reason and not self.packing.admits(len(self.running)):
+            return None
         while not self.control.reason and (task := self._next()) is not None:
             if task.key in self.outcomes:
                 self._commit(task, self.outcomes[task.key])
@@ -114,7 +127,7 @@ class Planner(Searcher):
             else:
                 self.running[trial_id] = task
                 self.listen("start", task, {})
-                return {"task": asdict(task)}
+                return {"task": asdict(task), "gpus": self.packing.share}
         more = (self.sweep.controls or self.sweep.confirm) and not self.control.reason
         return None if self.running and more else Searcher.FINISHED
 

@@ -104,6 +104,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     """
     if (done := _stored(job, task)) is not None:
         return done
+    memory.watch()
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     values: dict[int, float] = {}
     log = Log(job.store.folder, task.key, workers.rank)
@@ -114,7 +115,8 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
         seen = {at: value for at, value in values.items() if at <= epoch} or None
         times = {"started": started.isoformat(), "finished": finished.isoformat()}
         about = {"seconds": (finished - started).total_seconds(), "attempts": attempts, "intermediate": seen}
-        return times | about | {"host": socket.gethostname(), "device": device_name()}
+        where = {"host": socket.gethostname(), "device": device_name(), "peak_memory": memory.peak()}
+        return times | about | where
 
     def told(metrics: dict[str, Any]) -> bool:
         log.flush()
@@ -161,7 +163,7 @@ def _outcome(
             return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     else:
         return None if found is None else {"state": "COMPLETE", **found}
-    memory.free()
+    memory.watch()
     return _outcome(job, task, images, init, workers, report, watchdog, values)
 
 

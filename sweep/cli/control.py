@@ -18,6 +18,7 @@ from sweep.cli.options import (
     HangLimitOption,
     IdArgument,
     MaxFailedOption,
+    PerGpuOption,
     QuietOption,
     StorageOption,
     TimeLimitOption,
@@ -38,9 +39,10 @@ def extend(
     data_root: DataRootOption = None,
     storage_uri: StorageOption = None,
     address: AddressOption = None,
-    max_concurrent: ConcurrentOption = 0,
+    max_concurrent: ConcurrentOption = "auto",
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
+    trials_per_gpu: PerGpuOption = None,
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
@@ -60,9 +62,8 @@ def extend(
     store = Store(storage(storage_uri), sweep_id)
     status.sound(store)
     kept_to = limits(time_limit, gpu_hours, max_failed)
-    place = where(
-        store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
-    )
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
+    place = where(store.storage, data_root, address, *workers_get)
     driver.extend(store, trials)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 EXIT_INTERRUPTED = 130
+MOST = 10_000
+"""Trials that an option may name: Ray counts a GPU in as many parts."""
 
 
 def known_format(name: str) -> str:
@@ -70,10 +72,20 @@ AddressOption = Annotated[
         "a job. Default: $RAY_ADDRESS, else a local one of our own.",
     ),
 ]
-ConcurrentOption = Annotated[int, typer.Option("--max-concurrent", min=0, help="Trials at a time; 0: what fits.")]
+ConcurrentOption = Annotated[
+    str, typer.Option("--max-concurrent", metavar="N|auto", help="Trials at a time; auto: as many as fit.")
+]
 CpusOption = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs, and torch threads, of a worker.")]
 GpusOption = Annotated[
     float | None, typer.Option("--gpus-per-worker", min=0, help="GPUs of a worker; default 1 where there are any.")
+]
+PerGpuOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trials-per-gpu",
+        metavar="N|auto",
+        help="Trials of one worker that share a GPU; auto: as many as the memory of the largest so far allows.",
+    ),
 ]
 TimeLimitOption = Annotated[
     str | None,
@@ -189,11 +201,28 @@ def where(
     address: str | None,
     cpus: int,
     gpus: float | None,
-    max_concurrent: int,
+    max_concurrent: str,
     verbose: bool,
     hang_limit: str = HANG_LIMIT,
+    per_gpu: str | None = None,
 ) -> Where:
+    at_once = _number("--max-concurrent", max_concurrent) or 0
+    if per_gpu is not None and gpus is not None:
+        raise InputError("expected --trials-per-gpu or --gpus-per-worker, got both: one follows from the other")
+    several = None if per_gpu is None else _number("--trials-per-gpu", per_gpu)
     from sweep.driver import Where  # late: Ray takes its time
+    from sweep.packing import share
 
+    gpus = gpus if several is None else share(several)
+    packed = per_gpu is not None and several is None
     there, hang = address or os.environ.get("RAY_ADDRESS"), seconds(hang_limit)
-    return Where(kept, data_root, there, cpus, gpus, max_concurrent, hang, verbose)
+    return Where(kept, data_root, there, cpus, gpus, at_once, packed, hang, verbose)
+
+
+def _number(option: str, text: str) -> int | None:
+    """Of an option that takes a number from 1, or `auto`: None."""
+    if text == "auto":
+        return None
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST:
+        return int(text)
+    raise InputError(f"expected {option} auto or a whole number from 1 to {MOST}, got {text!r}")

@@ -68,7 +68,7 @@ def reproduce(
     sweep_id: Annotated[str | None, typer.Option("--id", help="The sweep's id; default: made of what it is.")] = None,
     storage_uri: StorageOption = None,
     address: AddressOption = None,
-    max_concurrent: ConcurrentOption = 0,
+    max_concurrent: ConcurrentOption = "auto",
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
     quiet: QuietOption = False,

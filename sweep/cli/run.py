@@ -25,6 +25,7 @@ from sweep.cli.options import (
     IdArgument,
     InitOption,
     MaxFailedOption,
+    PerGpuOption,
     ProfileOption,
     QuietOption,
     SetOption,
@@ -105,9 +106,10 @@ def run(
     sweep_id: Annotated[str | None, typer.Option("--id", help="The sweep's id; default: a new one.")] = None,
     storage_uri: StorageOption = None,
     address: AddressOption = None,
-    max_concurrent: ConcurrentOption = 0,
+    max_concurrent: ConcurrentOption = "auto",
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
+    trials_per_gpu: PerGpuOption = None,
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
     max_failed: MaxFailedOption = None,
@@ -168,9 +170,8 @@ def run(
     elsewhere(address, storage_uri, space, profile, budgets, init)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
-    place = where(
-        storage(storage_uri), data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
-    )
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
+    place = where(storage(storage_uri), data_root, address, *workers_get)
     if dry_run:
         _outlook(sweep, place, price)
         return
@@ -185,9 +186,10 @@ def resume(
     data_root: DataRootOption = None,
     storage_uri: StorageOption = None,
     address: AddressOption = None,
-    max_concurrent: ConcurrentOption = 0,
+    max_concurrent: ConcurrentOption = "auto",
     cpus_per_worker: CpusOption = 1,
     gpus_per_worker: GpusOption = None,
+    trials_per_gpu: PerGpuOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run the trials that FAILED again.")] = False,
     time_limit: TimeLimitOption = None,
     gpu_hours: GpuHoursOption = None,
@@ -211,9 +213,8 @@ def resume(
         _show_experiment(store)
         return
     alternatives.reload(status.sound(store)["spec"])
-    place = where(
-        store.storage, data_root, address, cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit
-    )
+    workers_get = (cpus_per_worker, gpus_per_worker, max_concurrent, verbose, hang_limit, trials_per_gpu)
+    place = where(store.storage, data_root, address, *workers_get)
     kept_to = limits(time_limit, gpu_hours, max_failed)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to, retry_failed)

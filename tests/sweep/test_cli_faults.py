@@ -22,7 +22,12 @@ from sweep.store import Store
         ("run cas --trails 3", "No such option: --trails"),
         ("run cas --trials x", "Invalid value for '--trials': "),
         ("run cas --trials 1.5", "Invalid value for '--trials': "),
-        ("run cas --max-concurrent -1", "Invalid value for '--max-concurrent': "),
+        ("run cas --max-concurrent -1", "expected --max-concurrent auto or a whole number from 1 to 10000, got '-1'"),
+        ("run cas --trials-per-gpu 0", "expected --trials-per-gpu auto or a whole number from 1 to 10000, got '0'"),
+        (
+            "run cas --trials-per-gpu 2 --gpus-per-worker 1",
+            "expected --trials-per-gpu or --gpus-per-worker, got both: ",
+        ),
         ("run cas --cpus-per-worker 0", "Invalid value for '--cpus-per-worker': "),
         ("run cass", "unknown search space 'cass': did you mean 'cas'? "),
         ("run none.yaml", "cannot read the search space none.yaml: No such file or directory"),
