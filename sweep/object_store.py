@@ -16,7 +16,7 @@ import pyarrow.fs as fs
 from attacks.errors import InputError
 
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
-_ATTEMPTS = 3  # with these, a server that never answers is given up after about 12 s; by pyarrow's defaults after 100
+_ATTEMPTS = 5  # then a server that never answers is given up after 20 s; by pyarrow's own defaults after 100
 _GCS_SECONDS = 5
 _OPTIONS = (
     "region",

@@ -176,9 +176,16 @@ def elsewhere(address: str | None, kept: str | None, *given: str | None) -> None
 
 
 def _common_storage(uri: str | None) -> str:
-    """A storage that a job has in common with us."""
+    """A storage that a job has in common with us. Its command is kept and shown by the cluster: without secrets."""
+    from urllib.parse import urlsplit
+
     from sweep.storage import default_uri
 
+    if urlsplit(uri or default_uri()).password:
+        raise InputError(
+            "expected a storage without credentials, which the cluster would show with the job: leave them out of the "
+            "URI, and set them in the environment of `ray start` on its nodes"
+        )
     if "://" in (uri or default_uri()) or Path(uri or "").is_absolute():
         return uri or default_uri()
     got = f"the path {default_uri()}" if uri is None else uri

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attacks.errors import InputError
-from sweep.doctor.rows import Row, failed, row
+from sweep.doctor.rows import Row, failed, finding, row
 from sweep.doctor.stored import agreement, skew
 from sweep.storage import Storage
 
@@ -30,9 +30,11 @@ class Seen:
 
 
 def check(address: str | None, storage: Storage) -> list[Row]:
-    from sweep import engine
+    from sweep import engine, jobs
 
     rows, start = [auth(address, os.environ)], time.perf_counter()
+    if address and address.startswith(("http://", "https://")):
+        return [*rows, finding("ray job server", lambda: f"{address}: Ray {jobs.connected(address).get_version()}")]
     try:
         with engine.cluster(address, workers=1, verbose=False):
             rows.append(row("ray cluster", "ok", _resources(address, time.perf_counter() - start)))
@@ -52,17 +54,18 @@ def _resources(address: str | None, seconds: float) -> str:
 
 
 def auth(address: str | None, environment: Mapping[str, str]) -> Row:
-    """Whether whoever reaches the cluster must show a token. Ray takes one where it finds one, if no mode is set."""
+    """Whether whoever reaches the cluster must show a token. One that is here is shown, if no mode is set."""
     mode, token = environment.get("RAY_AUTH_MODE", ""), _token(environment)
     found = f"RAY_AUTH_MODE={mode or 'unset'}, {f'token in {token}' if token else 'no token'}"
     if mode == "token" and not token:
         return row("ray auth", "FAILED", found, "copy the cluster's token to ~/.ray/auth_token, or set RAY_AUTH_TOKEN")
     if address and (mode == "disabled" or not token):
         return row(
-            "ray auth", "warn", f"{found}: open to all who reach {address}", "set RAY_AUTH_MODE=token everywhere"
+            "ray auth",
+            "warn",
+            f"{found}: open to all who reach {address}",
+            "`ray get-auth-token --generate`, copied to all nodes; RAY_AUTH_MODE unset",
         )
-    if address and mode != "token":
-        return row("ray auth", "warn", found, "set RAY_AUTH_MODE=token: Ray shows the token to an address only then")
     return row("ray auth", "ok", found)
 
 

@@ -75,6 +75,8 @@ def seaweed(folder: Path) -> Iterator[Server]:
         )
         _once_ready(server, lambda: client.create_dir(BUCKET))
         yield server
+    for name, grpc in zip(servers, internal, strict=True):
+        Path(f"/tmp/seaweedfs-{name}-grpc-{grpc}.sock").unlink(missing_ok=True)  # a killed server leaves them there
 
 
 @contextmanager

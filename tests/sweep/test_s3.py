@@ -141,6 +141,12 @@ def test_a_secret_that_breaks_the_uri_is_not_repeated(secret: str) -> None:
     assert "cd" not in str(caught.value).replace("percent-encoded", "")
 
 
+def test_a_job_is_not_given_a_secret(sweep: Shell) -> None:
+    told = sweep.refused("run", "cas", "--address", "http://127.0.0.1:1", "--storage", "s3://key:hidden@bucket/x")
+    assert told.startswith("expected a storage without credentials")
+    assert "hidden" not in told
+
+
 def test_other_faults_of_a_uri_do_not_repeat_it() -> None:
     with pytest.raises(InputError, match="Unexpected query parameter") as caught:
         Storage("s3://key:hidden@bucket/x?nonsense=1")
@@ -213,6 +219,14 @@ def test_one_who_may_only_read_reads(finished: Store, s3: Server, nobody: Shell)
     assert (answer.code, "s1" in answer.out) == (0, True)
     with pytest.raises(InputError, match=r"cannot write s3://.*/x: access denied \(with the credentials in the URI\)"):
         Storage(mine).write("x", b"")
+
+
+def test_a_running_sweep_does_not_wait_for_what_waiting_cannot_mend(s3: Server) -> None:
+    start = time.monotonic()
+    for uri in (s3.s3("nosuch"), s3.s3(who="test-key:hidden@")):
+        with pytest.raises(InputError, match="cannot write"):
+            Storage(uri).patient(600).write("x", b"")
+    assert time.monotonic() - start < 60
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:
