@@ -1,11 +1,11 @@
 """One Ray node on loopback, as a machine of a cluster would run it: `python node.py CPUS FOLDER ADDRESS`; the head has
 `dashboard` or `none` for an address. It prints its cluster's address and its raylet's process id, and lasts until
-SIGTERM, which it takes as a notice of pre-emption, as `ray start --block` does: it drains for a while and ends."""
+its standard input ends, or SIGTERM, which it takes as a notice of pre-emption, as `ray start --block` does: it drains
+for a while and ends."""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 
 from ray._private import ray_constants
@@ -35,8 +35,7 @@ def main(cpus: str, folder: str, address: str) -> None:
     )
     raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
     print(json.dumps({"address": node.gcs_address, "raylet": raylet}), flush=True)
-    while True:
-        signal.pause()
+    sys.stdin.read()
 
 
 main(*sys.argv[1:])

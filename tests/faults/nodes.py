@@ -131,12 +131,11 @@ class Cluster:
 
 
 def _begin(arguments: list[str], log: Path) -> subprocess.Popen[str]:
-    """node.py, in a session of its own."""
+    """node.py, in a session of its own; it ends with this process, whose pipe it reads."""
     command = [sys.executable, str(Path(__file__).with_name("node.py")), *arguments]
     with log.open("w") as said:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, env=os.environ | RAY, text=True, start_new_session=True
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
+        return subprocess.Popen(command, **pipes, env=os.environ | RAY, text=True, start_new_session=True)
 
 
 def gone(processes: list[psutil.Process], seconds: float = 300) -> None:
