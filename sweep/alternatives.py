@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from attacks.errors import InputError, unknown
+from sweep import goals
 from sweep.distributions import Distribution, is_listed
+from sweep.goals import Constraint, Goal
 from sweep.settings import (
     METHOD,
     SEARCH,
+    SEPARATOR,
     Count,
     Document,
     Strict,
+    Whole,
     at,
     complain,
     distinct,
@@ -25,9 +29,15 @@ from sweep.settings import (
     takes_whole,
 )
 from sweep.spec import Parts, Seed, TrialBase, known_addresses, trial_class, validated
+from sweep.stopping import NONE, Stopping
 from trainers.parts import PARTS
 
-GRID = "grid"
+TPE, RANDOM, GRID, GP, NSGA2 = "tpe", "random", "grid", "gp", "nsga2"
+ONE_METHOD = {
+    GP: "a Gaussian process needs every parameter in every trial",
+    NSGA2: "a crossover needs every parameter in both parents",
+}
+"""Searchers that propose for one method only, and why."""
 FREE = (*PARTS, "optimizer", "attack_steps", "importance")
 """What may be searched."""
 OWN = (*FREE, METHOD, "train_attacks")
@@ -56,6 +66,11 @@ class Alternative(Strict):
         """The base trial's values at the searched addresses."""
         document = self.trial.model_dump(mode="json")
         return {address: at(document, address) for address in self.search}
+
+    def epochs(self) -> list[int]:
+        """How many its trials take: the base trial's, or those at the ends of what is searched."""
+        searched = self.search.get("optimizer.epochs")
+        return [int(end) for end in searched.ends()] if searched else [self.trial.recipe().epochs]
 
     def faults_at_ends(self) -> list[str]:
         """What is wrong with the trials at the ends of the searched ranges, or at the listed values."""
@@ -91,19 +106,69 @@ class Alternative(Strict):
         return points
 
 
+def _distinct_if_any(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    return distinct(given) if given else given
+
+
+def _constraints(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(Constraint.of(text)) for text in given))
+
+
 class Sweep(Strict):
     """The alternatives by name, all trained and judged on the same data from the same starting model, and how many
     configurations of them there are to be, those run already included, each once with every seed; a "grid" has at most
     its cells. `test`: whose models meet the test split, the best configuration's or, where nothing is selected, `all`.
-    With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities."""
+    With `controls`, each run with a sampler that adapts is followed by a replay of its average probabilities. Once the
+    search is over, its `confirm` best configurations are run with each of `confirm_seeds` too.
+    `objectives`, all maximised, and `constraints`: goals.Goal."""
 
     space: str
     alternatives: dict[str, Alternative]
-    searcher: Literal["tpe", "random", "grid"] = "tpe"
+    searcher: Literal["tpe", "random", "grid", "gp", "nsga2"] = "tpe"
+    objectives: Annotated[tuple[str, ...], AfterValidator(distinct)] = (goals.VALUE,)
+    constraints: Annotated[tuple[str, ...], AfterValidator(_constraints)] = ()
     trials: Count = 6
     seeds: Annotated[tuple[Seed, ...], AfterValidator(distinct)]
     test: Literal["best", "all"] = "best"
     controls: bool = False
+    stopping: Stopping = Stopping()
+    confirm: Annotated[Whole, Field(ge=0)] = 0
+    confirm_seeds: Annotated[tuple[Seed, ...], AfterValidator(_distinct_if_any)] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        """What only several keys together can get wrong."""
+        found = list(self._stopping_faults())
+        if bool(self.confirm) != bool(self.confirm_seeds):
+            found.append(
+                "confirm: expected how many configurations and confirm_seeds (--confirm-top K --seeds 0..4), got "
+                f"{self.confirm} and {len(self.confirm_seeds)} seeds"
+            )
+        elif self.confirm and not self.unseen(self.seeds):
+            found.append("confirm_seeds: expected one at least that the search does not run, got none")
+        if found:
+            raise InputError(SEPARATOR.join(found))
+        return self
+
+    def _stopping_faults(self) -> Iterator[str]:
+        if self.stopping.name == NONE:
+            return
+        if not self.trial.evaluation.every:
+            yield f"stopping.name: expected evaluation.every of at least 1 with {self.stopping.name}, got 0"
+        if self.stopping.grace >= (epochs := self.most_epochs()):
+            yield f"stopping.grace: expected less than optimizer.epochs, {epochs}, got {self.stopping.grace}"
+
+    def most_epochs(self) -> int:
+        """Of any of its trials."""
+        return max(most for one in self.alternatives.values() for most in one.epochs())
+
+    def unseen(self, seen: Collection[int]) -> list[int]:
+        """The seeds with which the best configurations are run after the search, but for those seen."""
+        return [seed for seed in self.confirm_seeds if seed not in seen]
+
+    @property
+    def goal(self) -> Goal:
+        return Goal(self.objectives, self.constraints)
 
     @property
     def trial(self) -> TrialBase:
@@ -147,6 +212,7 @@ class Sweep(Strict):
 
 
 SWEEP_KEYS = tuple(Sweep.model_fields.keys() - {"space", "alternatives"})
+_ADDRESSES = (*SWEEP_KEYS, *(f"stopping.{key}" for key in Stopping.model_fields))
 
 
 def load_sweep(
@@ -155,17 +221,29 @@ def load_sweep(
     """A validated Sweep from the keys of its own and, by name, its alternatives' parts and documents; every fault, and
     those `found` before, in one InputError that names the source."""
     faults: dict[str, list[str]] = {name: [] for name in documents}
-    loaded = {name: _alternative(*stated, faults[name]) for name, stated in documents.items()}
+    implied = _implied(own)
+    loaded = {
+        name: _alternative(parts, merge(implied, stated), faults[name]) for name, (parts, stated) in documents.items()
+    }
     alternatives = {name: one for name, one in loaded.items() if one is not None}
     problems = [*found, *told_once(faults), *_apart(alternatives)]
     if not problems:
         own = _counted(own, alternatives, problems)
     stand_in = alternatives or {"": Alternative(trial=TrialBase(method="cas", attacks=("linf",)))}
     document = {"seeds": [next(iter(stand_in.values())).trial.seed], **own, "alternatives": stand_in}
-    made = validated(Sweep, document, list(SWEEP_KEYS), problems)
+    made = validated(Sweep, document, list(_ADDRESSES), problems)
+    if made is not None and alternatives:
+        problems += [*_unjudged(made), *_unfit(made)]
     if problems or made is None:
         raise complain(source, list(dict.fromkeys(problems)))
     return made
+
+
+def _implied(own: Document) -> Document:
+    """Early stopping goes by values on the way."""
+    stopping = own.get("stopping")
+    stops = isinstance(stopping, Mapping) and stopping.get("name", NONE) != NONE
+    return {"evaluation": {"every": 1}} if stops else {}
 
 
 def told_once(faults: Mapping[str, list[str]]) -> list[str]:
@@ -232,6 +310,29 @@ def _apart(alternatives: Mapping[str, Alternative]) -> list[str]:
         for key in TrialBase.model_fields.keys() - set(OWN)
         if getattr(alternatives[name].trial, key) != (shared := getattr(alternatives[first].trial, key))
     ]
+
+
+def _unjudged(sweep: Sweep) -> list[str]:
+    """The metrics of its goal that its trials will not have."""
+    asked = dict.fromkeys(sweep.objectives, "objectives")
+    asked |= {Constraint.of(text).metric: "constraints" for text in sweep.constraints}
+    known = [goals.VALUE, goals.CLEAN, goals.WORST]
+    if not asked.keys() - set(known):
+        return []
+    judged = sweep.trial.evaluation.resolved().names(sweep.trial.attacks)
+    families = {sweep.trial.attack(name).family for name in judged}
+    averages = {goals.LP: {"lp"}, goals.SEMANTIC: {"semantic", "perceptual"}}
+    known += [*judged, *(name for name, members in averages.items() if families & members)]
+    return [f"{key}: {unknown('metric', name, known)}" for name, key in asked.items() if name not in known]
+
+
+def _unfit(sweep: Sweep) -> list[str]:
+    """Why its searcher cannot search its space."""
+    searched = [name for name, one in sweep.alternatives.items() if one.search]
+    if sweep.searcher not in ONE_METHOD or len(sweep.alternatives) == 1 or not searched:
+        return []
+    why = ONE_METHOD[sweep.searcher]
+    return [f"searcher: {sweep.searcher} takes one method, got {len(sweep.alternatives)}: {why}; use {TPE}"]
 
 
 def reload(document: Any) -> Sweep:

@@ -14,7 +14,7 @@ from sweep.spec import TrialBase
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Subject
+from sweep.verdicts import Subject
 from trainers.models import io
 
 BEST = "best"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,19 +14,23 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, estimate, examples, idle, trial
+from sweep import access, alternatives, datasets, engine, estimate, examples, idle, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
+from sweep.confirmation import chosen
 from sweep.control import Control, Limits
+from sweep.earlier import recalled
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
+from sweep.search import WARM_START
 from sweep.spec import TrialBase
 from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Job, Subject, Task
+from sweep.trial import Job, Task
+from sweep.verdicts import Subject, rows
 from sweep.watchdog import HANG_SECONDS
 from trainers.data import Dataset, ImageSet
 from trainers.step import Diverged
@@ -54,15 +58,16 @@ def new_id(space: str) -> str:
     return f"{Path(space).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
 
 
-def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
-    """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound. Refuses an
-    id that exists."""
-    engine.expect_reachable(where.address)
+def create(sweep: Sweep, where: Where, sweep_id: str, warm_start: Sequence[str] = ()) -> Store:
+    """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound, with what
+    its search begins with, of the sweeps `warm_start`. Refuses an id that exists."""
+    access.expect_reachable(where.address)
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial
     for alternative in sweep.alternatives.values():
         expect_start(alternative.trial, images)
+    found, told = recalled(sweep, images.fingerprint, [Store(where.storage, other) for other in warm_start])
     store.create(
         {
             "created": datetime.now(UTC).isoformat(),
@@ -78,6 +83,7 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
             "versions": versions(),
             "revision": revision(),
         }
+        | ({WARM_START: {"told": told, "trials": found}} if warm_start else {})
     )
     return store
 
@@ -147,6 +153,8 @@ def drive(
             revision(),
             where.hang_seconds,
         )
+        for line in document.get(WARM_START, {}).get("told", ()):
+            progress.say(line)
         baseline = engine.remote(judge_start, granted, job, init, images.test)
         if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")
@@ -158,14 +166,22 @@ def drive(
             engine.search(planner, job, images, init, granted)
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
-        progress.say(f"judging the pre-trained and {REPORTED[sweep.test]} on the test split")
-        reported = store.configurations()[: None if sweep.test == "all" else 1]
+        progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
+        found = store.configurations()
+        best = {one["number"] for one in chosen(sweep, store)}
+        reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
         keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
         tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
 
 
-REPORTED = {"best": "the best model", "all": "every model"}
+def _reported(sweep: Sweep) -> str:
+    """Whose models meet the test split."""
+    if sweep.test == "all":
+        return "every model"
+    if len(sweep.objectives) > 1:
+        return "the models of the front" + (f" and of the best {sweep.confirm}" if sweep.confirm else "")
+    return f"the models of the best {sweep.confirm}" if sweep.confirm else "the best model"
 
 
 def _defaults(sweep: Sweep) -> list[Task]:
@@ -213,7 +229,7 @@ def _judge_on_test(job: Job, about: Subject, base: TrialBase, weights: bytes, in
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images, Workers(), keep_worst=True)
     name = f"{examples.SPLIT}-{about.weights}"
     job.store.write_examples(about.trial, name, examples.rows(about, base.seed, verdicts))
-    job.store.write_results(about.trial, name, trial.rows(base, about, examples.SPLIT, images, verdicts))
+    job.store.write_results(about.trial, name, rows(base, about, examples.SPLIT, images, verdicts))
 
 
 def versions() -> dict[str, str]:

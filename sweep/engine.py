@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +47,7 @@ from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 
 from attacks.errors import InputError  # noqa: E402
+from sweep import access  # noqa: E402
 from sweep import trial as trials  # noqa: E402
 from sweep.trial import Job, Task  # noqa: E402
 from trainers.data import Dataset  # noqa: E402
@@ -59,8 +59,6 @@ MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on the head of a cluster that it makes."""
-REACH_SECONDS = 10.0
-"""How long an address may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         quiet |= {"include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
         quiet |= {"_temp_dir": scratch, "address": "local"}
     else:
-        expect_reachable(address)
+        access.expect_reachable(address)
         quiet |= {"address": address}
     try:
         ray.init(**quiet)
@@ -99,19 +97,6 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         ray.shutdown()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def expect_reachable(address: str | None) -> None:
-    """Refuses an address HOST:PORT that nobody listens on, which Ray would try for minutes; other forms are Ray's."""
-    host, _, port = (address or "").rpartition(":")
-    if "/" in host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-    except (OSError, OverflowError) as e:
-        raise InputError(
-            f"cannot reach a Ray cluster at {address}: {e}; check --address and $RAY_ADDRESS, or leave both out"
-        ) from e
 
 
 def _stay_on_loopback() -> None:
@@ -184,6 +169,7 @@ def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Re
             tune.with_resources(tune.with_parameters(body, inputs=inputs), bundle),
             tune_config=tune.TuneConfig(
                 search_alg=planner,
+                scheduler=planner.stopper,
                 num_samples=-1,
                 max_concurrent_trials=granted.max_concurrent,
                 reuse_actors=workers == 1,

@@ -88,14 +88,16 @@ def costs(
     """A row an alternative with its runs and what one of them takes, in seconds, and one for all: hours on the clock
     with as many runs at a time as `granted`, hours of GPUs (of CPUs where there are none), and money at `price` an
     hour of one. How many a search will draw of each alternative nobody knows: they count alike. Left out are
-    pre-training, phase I and the probes of MDE; that an image leaves an attack once it is broken makes it cheaper."""
+    pre-training, phase I, judging on the way and the probes of MDE; that an image leaves an attack once it is broken,
+    and that a run is stopped early, makes it cheaper."""
     judging, found = sum(cost.judged.values()), []
     runs, seconds = 0.0, 0.0
     for name, count in _runs(sweep).items():
         training = _training(sweep.alternatives[name].trial, len(images.train), cost)
         found.append({"method": name, "runs": count, "training": training, "judging": judging * len(images.val)})
         runs, seconds = runs + count, seconds + count * (training + judging * len(images.val))
-    tested = 1 + (runs if sweep.test == "all" else len(sweep.seeds))
+    best = max(1, sweep.confirm) * (len(sweep.seeds) + len(sweep.unseen(sweep.seeds)))
+    tested = 1 + (runs if sweep.test == "all" else best)
     seconds += tested * judging * len(images.test)
     workers = sweep.trial.workers
     hours = seconds / 3600 * workers * (granted.gpus or granted.cpus)
@@ -106,12 +108,13 @@ def costs(
 
 
 def _runs(sweep: Sweep) -> dict[str, float]:
-    """Alternative -> its runs, one a seed."""
+    """Alternative -> its runs, one a seed; those that confirm the best count alike for all."""
+    each = len(sweep.seeds) + min(1, sweep.confirm / sweep.trials) * len(sweep.unseen(sweep.seeds))
     if sweep.searcher == GRID:
         names = [sweep.name(sweep.cell(number)) for number in range(sweep.trials)]
-        return {name: names.count(name) * len(sweep.seeds) for name in dict.fromkeys(names)}
+        return {name: names.count(name) * each for name in dict.fromkeys(names)}
     reached = sweep.reached()
-    return {name: sweep.trials * len(sweep.seeds) / len(reached) for name in reached}
+    return {name: sweep.trials * each / len(reached) for name in reached}
 
 
 def _training(one: TrialBase, images: int, cost: Cost) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from attacks.errors import InputError
-from sweep import driver, engine, examples, trial
+from sweep import driver, engine, examples
 from sweep.candidates import Candidate, hashed
 from sweep.driver import Where
 from sweep.lease import Lease
@@ -27,6 +27,7 @@ from sweep.spec import START, TrialBase, digest, evaluation_base
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.units import CLEAN, Unit, attack_of, judge_unit, kept
+from sweep.verdicts import rows
 from trainers import reliability
 from trainers.data import ImageSet
 from trainers.evaluate import Judged, Protocol, Verdict, slices, verdicts
@@ -134,8 +135,8 @@ def units(plan: Plan) -> list[Unit]:
 
 
 def _cut(name: str, n: int, size: int, steps: int, probe: Probe | None = None) -> Iterator[Unit]:
-    for rows in slices(n, size):
-        yield Unit(name, int(rows[0]), len(rows), steps * len(rows), probe)
+    for part in slices(n, size):
+        yield Unit(name, int(part[0]), len(part), steps * len(part), probe)
 
 
 def _judge(
@@ -202,11 +203,11 @@ def _rows(plan: Plan, one: Candidate, found: list[Verdict]) -> list[dict[str, An
     architecture = one.architecture
     model = plan.base.model.model_copy(update={"name": architecture["name"], "width": architecture["width"]})
     base = plan.base.model_copy(update={"model": model, "init": one.init})
-    rows = trial.rows(base, one.about, plan.split, plan.images, found)
+    judged = rows(base, one.about, plan.split, plan.images, found)
     if base.features == START:  # then perceptual budgets are comparable only where the same model measures them
-        for row in (row for row in rows if row["family"] == "perceptual"):
+        for row in (row for row in judged if row["family"] == "perceptual"):
             row["budget_id"] += f"+{hashed(one.start)}"
-    return rows
+    return judged
 
 
 def _written(store: Store, one: Candidate, plan: Plan) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from sweep.trial import Subject
+from sweep.verdicts import Subject
 from trainers.evaluate import Verdict
 
 SPLIT = "test"

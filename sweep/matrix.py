@@ -25,7 +25,7 @@ from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.tables import PRETRAINED
-from sweep.trial import Subject
+from sweep.verdicts import Subject, rows
 from trainers import checkpoint, loop
 from trainers.data import Dataset
 from trainers.models import io
@@ -178,8 +178,8 @@ def _judge(store: Store, base: TrialBase, images: Dataset, about: Subject, weigh
     if _is_judged(store, about.trial):
         return
     verdicts = trial.judge(base, trial.starting(weights), trial.starting(init), images.val, Workers())
-    rows = trial.rows(base, about, SPLIT, images.val, verdicts)
-    store.write_results(about.trial, f"{SPLIT}-{about.weights}", rows)
+    judged = rows(base, about, SPLIT, images.val, verdicts)
+    store.write_results(about.trial, f"{SPLIT}-{about.weights}", judged)
 
 
 def effects(store: Store, plan: Plan) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -12,11 +12,16 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from sweep import logs
+from sweep.confirmation import owed
 from sweep.control import Control
-from sweep.search import searcher
-from sweep.store import COMPLETE, FAILED, overall
+from sweep.goals import metrics
+from sweep.search import WARM_START, searcher
+from sweep.stopper import stopper
+from sweep.store import COMPLETE, FAILED, PRUNED, overall
 from sweep.trial import Job, Task
 
+_OUTCOME = ("state", "value", "metrics", "error", "intermediate")
+"""The columns that equal work shares."""
 Listener = Callable[[str, Task, Mapping[str, Any]], None]
 """(event, task, facts): "start", "epoch" with the trial's metrics, "end" with its row."""
 
@@ -25,15 +30,18 @@ class Planner(Searcher):
     """A configuration is planned, in plans/, with one run a seed, before it starts, and the `trials` row of a run,
     written last, is its commit.
 
-    What an earlier driver planned and did not end comes first; then new configurations, up to the sweep's number. Equal
-    work is not run twice: a run whose key has ended already, or is running, takes that one's outcome.
+    What an earlier driver planned and did not end comes first; then new configurations, up to the sweep's number; then
+    further seeds of the best ones, where they are to be confirmed. Equal work is not run twice: a run whose key has
+    ended already, or is running, takes that one's outcome. A configuration is PRUNED with the first of its runs that
+    is: no other seed of it begins.
     """
 
     def __init__(self, job: Job, listen: Listener, control: Control, retry_failed: bool = False) -> None:
         super().__init__()
         self.job, self.listen, self.control = job, listen, control
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
-        self.search = searcher(self.sweep)
+        self.search = searcher(self.sweep, job.store.document().get(WARM_START, {}).get("trials", ()))
+        self.stopper = stopper(self.sweep)
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -55,17 +63,34 @@ class Planner(Searcher):
                 if row is None:
                     self.pending.append(task)
                 else:
+                    self._recall(task, row)
                     self._note(task, row)
 
+    def _recall(self, task: Task, row: Mapping[str, Any]) -> None:
+        """Tells the stopper of a run that ended; equal work was run once."""
+        if self.stopper and task.key not in self.outcomes:
+            self.stopper.recall(task.key, asdict(task), _values(row))
+
+    def _searched(self, task: Task) -> bool:
+        """Whether the search goes by a run."""
+        return task.replay is None and not task.confirm
+
     def _note(self, task: Task, row: Mapping[str, Any]) -> None:
-        if row["state"] in (COMPLETE, FAILED):
-            self.outcomes[task.key] = {name: row.get(name) for name in ("state", "value", "error")} | {"seconds": 0.0}
+        self.outcomes[task.key] = {name: row.get(name) for name in _OUTCOME} | {"seconds": 0.0}
         self.ended[task.number, task.key] = row
         self.control.ended(row)
         self._owe_replay(task, row)
-        rows = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if one.replay is None]
-        if all(rows):
-            self.search.tell(task.number, *overall([row for row in rows if row]))
+        found = [self.ended.get((one.number, one.key)) for one in self.plans[task.number] if self._searched(one)]
+        if len(rows := [row for row in found if row]) == len(found):
+            self._tell(task.number, rows)
+
+    def _tell(self, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the search what a configuration reached, the mean over its seeds."""
+        state, value = overall(rows)
+        goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
+        values = goal.values(reached)
+        violations = {} if values is None else goal.violations(reached)
+        self.search.tell(number, state, values, _on_the_way(rows), violations)
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""
@@ -76,40 +101,57 @@ class Planner(Searcher):
         trial = self.sweep.configure(task.params, task.seed)
         if trial.adapts():
             fixed = self.job.store.probabilities(task.key)
-            control = replace(task, key=self.job.key(trial.replaying(fixed)), replay=fixed)
-            tasks.append(control)
-            self._write(tasks)
-            self.pending.append(control)
+            self._add(task.number, [replace(task, key=self.job.key(trial.replaying(fixed)), replay=fixed)])
 
     def suggest(self, trial_id: str) -> Any:
         while not self.control.reason and (task := self._next()) is not None:
             if task.key in self.outcomes:
                 self._commit(task, self.outcomes[task.key])
+            elif (stopped := self._stopped(task)) is not None:
+                self._commit(task, {"state": PRUNED, "error": f"seed {stopped} was stopped early"})
             elif any(task.key == other.key for other in self.running.values()):
                 self.twins.append(task)
             else:
                 self.running[trial_id] = task
                 self.listen("start", task, {})
                 return {"task": asdict(task)}
-        more = self.sweep.controls and not self.control.reason
+        more = (self.sweep.controls or self.sweep.confirm) and not self.control.reason
         return None if self.running and more else Searcher.FINISHED
+
+    def _stopped(self, task: Task) -> int | None:
+        """The seed with which the search's run of the same configuration was PRUNED, if one was."""
+        mine = [one for one in self.plans[task.number] if self._searched(one)]
+        states = {one.seed: self.ended.get((one.number, one.key), {}).get("state") for one in mine}
+        return next((seed for seed, state in states.items() if state == PRUNED), None) if task in mine else None
 
     def _next(self) -> Task | None:
         if not self.pending and len(self.plans) < self.sweep.trials:
             self._plan(len(self.plans))
+        if not self.pending and not self.running:
+            self._confirm()
         return self.pending.pop(0) if self.pending else None
 
     def _plan(self, number: int) -> None:
         params = self.search.ask(number)
-        keys = {seed: self.job.key(self.sweep.configure(params, seed)) for seed in self.sweep.seeds}
-        tasks = [Task(number, params, key, seed) for seed, key in keys.items()]
-        self._write(tasks)
-        self.plans.append(tasks)
+        self.plans.append([])
+        self._add(number, [self._task(number, params, seed) for seed in self.sweep.seeds])
+
+    def _confirm(self) -> None:
+        """Plans what is owed to the best configurations, once the search is over."""
+        for number, params, seeds in owed(self.sweep, self.job.store):
+            self._add(number, [self._task(number, params, seed, confirm=True) for seed in seeds])
+
+    def _task(self, number: int, params: dict[str, Any], seed: int, confirm: bool = False) -> Task:
+        return Task(number, params, self.job.key(self.sweep.configure(params, seed)), seed, confirm=confirm)
+
+    def _add(self, number: int, tasks: list[Task]) -> None:
+        self.plans[number] += tasks
+        self._write(self.plans[number])
         self.pending += tasks
 
     def _write(self, tasks: list[Task]) -> None:
         first = tasks[0]
-        runs = [{name: run[name] for name in ("key", "seed", "replay")} for run in map(asdict, tasks)]
+        runs = [{name: run[name] for name in ("key", "seed", "replay", "confirm")} for run in map(asdict, tasks)]
         plan = {"params": first.params, "method": self.sweep.name(first.params), "runs": runs}
         self.job.store.write_plan(first.number, plan)
 
@@ -124,6 +166,8 @@ class Planner(Searcher):
         outcome = (result or {}).get("outcome")
         if outcome is not None:
             self._commit(task, json.loads(outcome))
+        elif self.stopper and trial_id in self.stopper.stopped:
+            self._commit(task, _pruned(json.loads((result or {})["so_far"]), self.stopper.stopped[trial_id]))
         elif error:
             why = self.errors.pop(trial_id, "its process died repeatedly")
             last = logs.read(self.job.store.folder, task.key)[-1:]
@@ -131,7 +175,7 @@ class Planner(Searcher):
         # else: ended from outside (Ctrl-C, a time limit): still planned
 
     def _commit(self, task: Task, outcome: Mapping[str, Any]) -> None:
-        about = {name: getattr(task, name) for name in ("number", "params", "key", "seed")}
+        about = {name: getattr(task, name) for name in ("number", "params", "key", "seed", "confirm")}
         about |= {"method": self.sweep.name(task.params), "replay": task.replay is not None}
         row = {**about, **outcome, "revision": self.job.revision}
         row |= {name: datetime.fromisoformat(row[name]) for name in ("started", "finished") if name in row}
@@ -160,6 +204,27 @@ class Planner(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: see `__getstate__`."""
+
+
+def _values(row: Mapping[str, Any]) -> dict[int, float]:
+    """Epoch -> value on the way, of a row that is to be written or was read."""
+    held = row.get("intermediate") or {}
+    return {int(epoch): value for epoch, value in (json.loads(held) if isinstance(held, str) else held).items()}
+
+
+def _on_the_way(rows: Iterable[Mapping[str, Any]]) -> dict[int, float]:
+    """Epoch -> the mean over those runs of a configuration that were judged at it."""
+    held: dict[int, list[float]] = {}
+    for row in rows:
+        for epoch, value in _values(row).items():
+            held.setdefault(epoch, []).append(value)
+    return {epoch: sum(values) / len(values) for epoch, values in sorted(held.items())}
+
+
+def _pruned(so_far: Mapping[str, Any], epoch: int) -> dict[str, Any]:
+    """The outcome of a run that was stopped for its value at an epoch, of what it said last: it may have gone on."""
+    values = {at: value for at, value in _values(so_far).items() if at <= epoch}
+    return {**so_far, "state": PRUNED, "intermediate": values}
 
 
 class _Listener(tune.Callback):

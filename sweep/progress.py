@@ -85,16 +85,21 @@ class Progress:
             self._live.update(self._view())
 
     def _label(self, task: Task) -> str:
-        return f"{task.number}" + (f" seed {task.seed}" if self._seeds > 1 else "") + (REPLAY if task.replay else "")
+        return (
+            f"{task.number}"
+            + (f" seed {task.seed}" if self._seeds > 1 or task.confirm else "")
+            + (REPLAY if task.replay else "")
+        )
 
     def _end(self, task: Task, row: Mapping[str, Any]) -> None:
         self.running.pop(self._label(task), None)
         self._ended, self._here = self._ended + 1, self._here + 1
-        self._total += task.replay is not None  # controls come on top
-        told, label = str(row.get("error", "")), self._label(task)
+        self._total += task.replay is not None or task.confirm  # these come on top
+        told, label = str(row.get("error") or ""), self._label(task)
         if row["state"] == COMPLETE:
             told = f"{row['value']:.4f}"
-            self.best = max(self.best or (row["value"], label), (row["value"], label), key=lambda b: b[0])
+            if not task.confirm:
+                self.best = max(self.best or (row["value"], label), (row["value"], label), key=lambda b: b[0])
         line = f"trial {label} {row['state']} {told} in {row.get('seconds', 0.0):.1f} s"
         if not self.quiet or row["state"] != COMPLETE:
             best = f"; best {self.best[0]:.4f} (trial {self.best[1]})" if self.best else ""

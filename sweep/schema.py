@@ -67,6 +67,7 @@ TRIALS = {  # one row a run: a configuration with a seed
     "metrics": _TEXT,  # JSON: name -> accuracy on the validation images, of what else a search may look at
     "intermediate": _TEXT,  # JSON: epoch -> value on the validation images, of a run that is judged on the way
     "peak_memory": _BIG,  # bytes of its worker at most: of the GPU, or of the process where there is none
+    "confirm": pa.bool_(),  # came after the search, of one of its best with another seed: the search did not go by it
 }
 
 RESULTS = {  # one row per trial, weights, epoch, split, attack

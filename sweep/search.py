@@ -6,22 +6,39 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import optuna
 import optuna.importance
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.samplers import BaseGASampler
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
-from sweep.alternatives import GRID, Sweep
+from sweep.alternatives import GP, GRID, NSGA2, RANDOM, TPE, Sweep
 from sweep.distributions import Floats, Values
 from sweep.settings import METHOD
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+WARM_START = "warm_start"
+"""The key of sweep.json under which a sweep keeps what its search begins with."""
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
+
+NOTHING: Mapping[Any, float] = MappingProxyType({})
+
+POPULATION = 10
+"""Trials of a generation of NSGA-II: sweeps have tens of trials, most of which Optuna's 50 would leave to chance."""
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    TPE: lambda seed: optuna.samplers.TPESampler(seed=seed),
+    RANDOM: lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    GP: lambda seed: optuna.samplers.GPSampler(seed=seed),
+    NSGA2: lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION),
+}
+"""Each from a seed."""
 
 FANOVA, PED_ANOVA = "fanova", "ped-anova"
 EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]] = {
@@ -33,24 +50,40 @@ EVALUATORS: dict[str, Callable[[int], optuna.importance.BaseImportanceEvaluator]
 
 class Searcher(Protocol):
     """Proposes configurations, one numbered trial after the other, and hears how they fared. Numbers come in order,
-    each after `ask` or, for one that an earlier driver asked for, `replay` of the one before. `tell` ends a trial:
-    COMPLETE with its value, PRUNED or FAILED; telling twice is harmless."""
+    each after `ask` or, for one that an earlier driver asked for, `replay` of the one before.
+
+    `tell` ends a trial: COMPLETE with a value for each objective, PRUNED or FAILED. `intermediate`: epoch -> the first
+    objective's value on the way. `constraints`: constraint -> by how much it is violated, 0 or less where it is kept.
+    Telling twice is harmless.
+    """
 
     def ask(self, number: int) -> dict[str, Any]: ...
     def replay(self, number: int, params: Mapping[str, Any]) -> None: ...
-    def tell(self, number: int, state: str, value: float | None) -> None: ...
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None: ...
 
 
-def searcher(sweep: Sweep) -> Searcher:
+def searcher(sweep: Sweep, earlier: Iterable[Mapping[str, Any]] = ()) -> Searcher:
+    """`earlier`: configurations that the search begins with, each with `params`, `state` and `metrics`."""
     if sweep.searcher == GRID:
         return Grid(sweep)
-    return study(sweep)
+    made, goal = study(sweep), sweep.goal
+    for one in earlier:
+        reached = one["metrics"]
+        made.recall(one["params"], one["state"], goal.values(reached), goal.violations(reached))
+    return made
 
 
 def study(sweep: Sweep) -> Study:
     """The search as Optuna sees it, without trials."""
     spaces = {name: (one.search, one.defaults()) for name, one in sweep.alternatives.items()}
-    return Study(spaces, sweep.trial.seed, sweep.searcher)
+    return Study(spaces, sweep.trial.seed, sweep.searcher, len(sweep.objectives))
 
 
 @dataclass
@@ -65,7 +98,14 @@ class Grid:
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
         pass
 
-    def tell(self, number: int, state: str, value: float | None) -> None:
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None:
         pass
 
 
@@ -80,11 +120,14 @@ class Study:
     spaces: Mapping[str, tuple[Mapping[str, Floats | Values], Mapping[str, Any]]]
     """Alternative -> what is searched and its defaults."""
     seed: int
-    searcher: str = "tpe"
+    searcher: str = TPE
+    objectives: int = 1
     _study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
-        self._study = optuna.create_study(direction="maximize")
+        self._before = 0  # trials of the study that have no number: what it begins with
+        self._storage = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, directions=["maximize"] * self.objectives)
         self._names = list(self.spaces)
         self._methods = {METHOD: CategoricalDistribution(self._names)} if len(self._names) > 1 else {}
 
@@ -93,7 +136,8 @@ class Study:
         if number < len(self._names):
             self._study.enqueue_trial(self._defaults(self._names[number]))
         trial = self._study.ask(dict(self._methods))
-        assert trial.number == number, f"asked for trial {number}, Optuna is at {trial.number}"
+        assert trial.number == self._before + number, f"asked for trial {number}, Optuna is at {trial.number}"
+        self._place(number)
         chosen = dict(trial.params)
         name = self._name(chosen)
         return chosen | {a: _suggest(trial, self._key(name, a), d) for a, d in self.spaces[name][0].items()}
@@ -104,8 +148,25 @@ class Study:
         return nearest | dict.fromkeys(self._methods, name)
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
-        assert number == len(self._study.trials), "trials are replayed in the order of their numbers"
+        held = len(self._study.get_trials(deepcopy=False))
+        assert self._before + number == held, "trials are replayed in the order of their numbers"
         self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
+        self._place(number)
+
+    def recall(
+        self, params: Mapping[str, Any], state: str, values: Sequence[float] | None, constraints: Mapping[str, float]
+    ) -> None:
+        """Adds a configuration that ended before trial 0, in another sweep; it has no number."""
+        self.replay(0, params)
+        self.tell(0, state, values, constraints=constraints)
+        self._before += 1
+
+    def _place(self, number: int) -> None:
+        """Notes in the study, where the sampler breeds, the generation that a trial begun is of and its parents: Optuna
+        does so while it proposes parameters, but not of the first trial, nor of one that is replayed."""
+        if isinstance(sampler := self._sampler(number), BaseGASampler):
+            trial = self._study.get_trials(deepcopy=False)[self._before + number]
+            sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
 
     def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """A configuration as Optuna's `params` and `distributions`."""
@@ -119,10 +180,32 @@ class Study:
     def _name(self, params: Mapping[str, Any]) -> str:
         return str(params.get(METHOD, self._names[0]))
 
-    def tell(self, number: int, state: str, value: float | None) -> None:
-        usable = state == "COMPLETE" and value is not None and math.isfinite(value)
-        outcome = STATES[state] if usable or state != "COMPLETE" else TrialState.FAIL
-        self._study.tell(number, value if usable else None, state=outcome, skip_if_finished=True)
+    def tell(
+        self,
+        number: int,
+        state: str,
+        values: Sequence[float] | None,
+        intermediate: Mapping[int, float] = NOTHING,
+        constraints: Mapping[str, float] = NOTHING,
+    ) -> None:
+        told = self._study.get_trials(deepcopy=False)[self._before + number]
+        if told.state.is_finished():
+            return
+        known = [*(values or ()), *constraints.values()]
+        usable = state != "COMPLETE" or (values is not None and all(map(math.isfinite, known)))
+        outcome = STATES[state] if usable else TrialState.FAIL
+        if outcome != TrialState.FAIL:
+            self._note(told, intermediate, constraints)
+        self._study.tell(told.number, values if outcome == TrialState.COMPLETE else None, state=outcome)
+
+    def _note(self, trial: FrozenTrial, intermediate: Mapping[int, float], constraints: Mapping[str, float]) -> None:
+        """Puts what is known of a trial beside its values to it. Optuna has no values on the way with several
+        objectives."""
+        noted = optuna.create_trial(state=TrialState.RUNNING, constraints=dict(constraints)).system_attrs
+        for key, held in noted.items():
+            self._storage.set_trial_system_attr(trial._trial_id, key, held)
+        for epoch, value in intermediate.items() if self.objectives == 1 else ():
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
 
     def importances(self, evaluator: str) -> dict[str, float] | None:
         """Parameter -> how important it is among all, by Optuna, over the COMPLETE trials; the shares add to 1, but for
@@ -165,9 +248,7 @@ class Study:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}/{number}".encode()).digest()[:4], "little")
-        if self.searcher == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed)
+        return SAMPLERS[self.searcher](seed)
 
 
 def _suggest(trial: optuna.Trial, name: str, d: Floats | Values) -> Any:

@@ -11,11 +11,15 @@ import numpy as np
 
 from attacks.errors import InputError
 from sweep import alternatives, idle, lease, logs, tables
+from sweep.confirmation import owed
+from sweep.goals import LP, SEMANTIC, VALUE, WORST, Goal
 from sweep.intervals import Floats, bootstrap
 from sweep.schema import EVALUATION, EXPERIMENT, TRADEOFF
 from sweep.settings import METHOD
 from sweep.storage import Storage, default_uri
 from sweep.store import COMPLETE, FAILED, PLANNED, PRUNED, Store, sweep_ids
+from sweep.tables.averages import AVERAGE
+from sweep.tables.columns import WORST_CASE
 
 Rows = list[dict[str, Any]]
 
@@ -31,15 +35,15 @@ def _sweep(store: Store) -> dict[str, Any]:
         document = store.document()
         if document.get("kind") not in (EVALUATION, EXPERIMENT, TRADEOFF):
             sound(store)
+        best = store.best()
     except InputError as e:
         return {"sweep": store.sweep_id, "space": f"damaged: {e}"}
     states = store.trials().to_pylist()
     counts = {state.lower(): sum(row["state"] == state for row in states) for state in (COMPLETE, PRUNED, FAILED)}
-    best = store.best()
     shown = {name: document.get(name) for name in ("space", "method", "dataset", "created", "trials")}
     holder = lease.holder(store.folder)
     driven = None if holder is None or holder.dead() else f"on {holder.host}, {holder.age():.0f} s ago"
-    return {"sweep": store.sweep_id, **shown, **counts, "best": best and best["value"], "driven": driven}
+    return {"sweep": store.sweep_id, **shown, **counts, "best": best and best["values"][0], "driven": driven}
 
 
 def trials(store: Store) -> Rows:
@@ -89,16 +93,17 @@ def driver(store: Store) -> str:
     holder = lease.holder(store.folder)
     if holder is not None and not holder.dead():
         return f"driven by {holder.shown()}, heartbeat {holder.age():.0f} s ago by this machine's clock"
+    document = sound(store)
     left = any(row["state"] == PLANNED for row in store.trials().to_pylist())
-    if left or len(store.plans()) < sound(store)["trials"]:
+    if left or len(store.plans()) < document["trials"] or owed(alternatives.reload(document["spec"]), store):
         return f"nobody drives it; go on with: {command('resume', store)}"
     return "finished"
 
 
 def command(verb: str, store: Store, what: str = "") -> str:
-    """What to type for a verb on this sweep, or on `what`; a URI is shown without the secrets that it may hold."""
+    """What to type for a verb on this sweep, or on `what`; a URI without the secrets that it may hold."""
     usual = store.storage.uri == Storage(default_uri()).uri
-    where = "" if usual else f" --storage {shlex.quote(store.storage.where())}"
+    where = "" if usual else f" --storage {shlex.quote(store.storage.typed())}"
     return f"python -m sweep {verb} {what or store.sweep_id}{where}"
 
 
@@ -123,23 +128,55 @@ def sound(store: Store) -> dict[str, Any]:
 
 
 def best(store: Store) -> Rows:
-    """The configurations all of whose runs are COMPLETE, best first, that lie within noise of the first: the 95 %
-    interval of the difference, over resampled validation images and seeds, holds 0."""
+    """The best of the configurations all of whose runs are COMPLETE, best first by the sweep's goal (Goal.ranked).
+
+    Of one objective: the first, and those within noise of it, that violate constraints no more: the 95 % interval of
+    the difference, over resampled validation images and seeds, holds 0. Of several: the Pareto front. All of that goes
+    by the search's runs; `confirmed` are means over those that confirmed it too, `seeds` in all.
+    """
     sound(store)
-    found = store.configurations()
-    scores = tables.scores(store, "val")
-
-    def stacked(one: dict[str, Any]) -> Floats | None:
-        rows = [scores.get(run["key"]) for run in one["runs"]]
-        return None if any(row is None for row in rows) else np.concatenate(rows)  # type: ignore[arg-type]
-
+    goal, found = store.goal(), store.configurations()
+    chosen = [one for one in found if one["front"]] if len(goal.objectives) > 1 else _near_first(store, found, goal)
     return [
         {"number": one["number"], "method": one["method"], "key": ", ".join(run["key"] for run in one["runs"])}
-        | {"value": one["value"], "behind": found[0]["value"] - one["value"]}
+        | {name: one["metrics"][name] for name in goal.metrics}
+        | {f"confirmed {name}": mean for name, mean in one["confirmed"].items() if name in goal.metrics}
+        | ({"seeds": len(one["runs"])} if one["confirmed"] else {})
+        | ({"feasible": one["violation"] == 0} if goal.constraints else {})
+        | ({"behind": found[0]["values"][0] - one["values"][0]} if len(goal.objectives) == 1 else {})
         | {address: value for address, value in json.loads(one["params"]).items() if address != METHOD}
-        for one in found
-        if one is found[0] or _within_noise(stacked(found[0]), stacked(one))
+        for one in chosen
     ]
+
+
+def verdict(store: Store) -> str:
+    """What is to be said of the best ones, in one line: what they are the best of; empty for the best value."""
+    goal, found = store.goal(), store.configurations()
+    told = []
+    if found and (bounds := ", ".join(map(str, goal.bounds))):
+        kept = sum(one["violation"] == 0 for one in found)
+        none = "" if kept else "; what violates least goes first"
+        told = [f"{kept} of {len(found)} configurations keep {bounds}{none}"]
+    if len(goal.objectives) > 1:
+        front = sum(one["front"] for one in found)
+        told.append(f"{front} of {len(found)} are on the Pareto front of {', '.join(goal.objectives)}")
+    return "; ".join(told)
+
+
+_COLUMNS = {VALUE: AVERAGE, LP: "avg_lp", SEMANTIC: "avg_semantic", WORST: WORST_CASE}
+"""Metric -> its column in the tables, where that is called otherwise."""
+
+
+def _near_first(store: Store, found: Rows, goal: Goal) -> Rows:
+    objective = goal.objectives[0]
+    scores = tables.scores(store, "val", _COLUMNS.get(objective, objective))
+
+    def stacked(one: dict[str, Any]) -> Floats | None:
+        rows = [scores.get(run["key"]) for run in one["runs"] if not run["confirm"]]
+        return None if any(row is None for row in rows) else np.concatenate(rows)  # type: ignore[arg-type]
+
+    near = [one for one in found[1:] if one["violation"] == found[0]["violation"]]
+    return found[:1] + [one for one in near if _within_noise(stacked(found[0]), stacked(one))]
 
 
 def _within_noise(first: Floats | None, other: Floats | None) -> bool:

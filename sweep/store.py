@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from attacks.errors import InputError, unknown
 from sweep import schema
 from sweep.bits import unpack, unpack_classes
+from sweep.goals import VALUE, Goal, metrics
 from sweep.storage import Storage
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ class Store:
             return _parsed(self.folder.read("sweep.json"))
         except FileNotFoundError:
             raise unknown("sweep", self.sweep_id, sweep_ids(self.storage)) from None
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 
@@ -83,7 +86,7 @@ class Store:
         self.folder.write("sweep.json", _json(document))
 
     def write_plan(self, number: int, plan: Row) -> None:
-        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay}."""
+        """plans/<number>.json: method, params (address -> value) and runs, a list of {key, seed, replay, confirm}."""
         self.folder.write(f"plans/{number:05d}.json", _json({**plan, "number": number}))
 
     def plans(self) -> list[dict[str, Any]]:
@@ -148,8 +151,9 @@ class Store:
         return [row for row in self.trials().to_pylist() if row["state"] != PLANNED]
 
     def configurations(self) -> list[dict[str, Any]]:
-        """What ended well, best first, the lowest number among equals: number, method, params, the mean value over all
-        seeds, and `runs`, the rows of each; its controls beside them, under `replays`."""
+        """What ended well, best first by the sweep's goal (Goal.ranked): number, method, params, the means of `value`
+        and of all `metrics` over the search's seeds, and `runs`, the rows of each, with those COMPLETE that confirm it;
+        its controls beside them, under `replays`. `confirmed`: the metrics over all of `runs`, if some confirm it."""
         runs: dict[int, list[dict[str, Any]]] = {}
         for row in self.trials().to_pylist():
             runs.setdefault(row["number"], []).append(row)
@@ -160,12 +164,21 @@ class Store:
             if state == COMPLETE and value is not None:
                 about = {name: own[0][name] for name in ("method", "params")}
                 replays = [row for row in rows if row["replay"] and row["state"] == COMPLETE]
-                found.append({"number": number, **about, "value": value, "runs": own, "replays": replays})
-        return sorted(found, key=lambda one: (-one["value"], one["number"]))
+                complete = [row for row in own if row["state"] == COMPLETE]
+                about |= {"value": value, "metrics": metrics(own)}
+                about |= {"confirmed": metrics(complete, confirm=True) if any(r["confirm"] for r in complete) else {}}
+                found.append({"number": number, **about, "runs": complete, "replays": replays})
+        return self.goal().ranked(found)
 
     def best(self) -> dict[str, Any] | None:
         """The first of the configurations."""
         return next(iter(self.configurations()), None)
+
+    def goal(self) -> Goal:
+        """What the sweep's search is for; of what is no sweep, the standard value."""
+        spec = self.document().get("spec")
+        stated = spec if isinstance(spec, Mapping) else {}
+        return Goal(stated.get("objectives", (VALUE,)), stated.get("constraints", ()))
 
     def probabilities(self, key: str) -> dict[str, float]:
         """How probable each attack was in a run, over its epochs."""
@@ -241,6 +254,7 @@ class Store:
                 "key": run["key"],
                 "seed": run["seed"],
                 "replay": run["replay"] is not None,
+                "confirm": run.get("confirm", False),
                 "method": plan["method"],
                 "params": plan["params"],
                 "state": PLANNED,
@@ -329,7 +343,9 @@ def _plan(data: bytes) -> dict[str, Any]:
 
 
 def overall(rows: Sequence[Row]) -> tuple[str, float | None]:
-    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are."""
+    """The state and mean value of a configuration from the rows of its runs: COMPLETE where all are. What confirms it
+    does not count."""
+    rows = [row for row in rows if not row.get("confirm")]
     states = {row["state"] for row in rows}
     for state in (PLANNED, FAILED, PRUNED):
         if state in states:

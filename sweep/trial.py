@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,13 +18,13 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, memory, tables
+from sweep import alternatives, memory, reached, tables, watch
 from sweep.alternatives import Sweep
-from sweep.bits import pack, pack_classes
 from sweep.logs import Log
-from sweep.spec import START, TrialBase, digest
+from sweep.spec import TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
+from sweep.verdicts import Subject, rows
 from sweep.watchdog import HANG_SECONDS, Watchdog
 from trainers import checkpoint, loop, methods, sources, tradeoff
 from trainers.data import Dataset, ImageSet
@@ -76,13 +77,15 @@ class Job:
 @dataclass(frozen=True)
 class Task:
     """One planned run: its configuration's number and values at the searched addresses, the key of the work, and its
-    seed. A control has the probabilities, by attack, that it replays."""
+    seed. A control has the probabilities, by attack, that it replays. `confirm`: it came after the search, which does
+    not go by it."""
 
     number: int
     params: dict[str, Any]
     key: str
     seed: int
     replay: dict[str, float] | None = None
+    confirm: bool = False
 
     def of(self, sweep: Sweep) -> TrialBase:
         """The trial that it is of its sweep."""
@@ -99,27 +102,32 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     What one of several workers raises is raised, but for what all of them do: the others wait for it, and the group is
     to be begun anew.
     """
-    done = _stored(job, task)
-    if done is not None:
+    if (done := _stored(job, task)) is not None:
         return done
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
+    values: dict[int, float] = {}
     log = Log(job.store.folder, task.key, workers.rank)
+
+    def so_far(epoch: float = math.inf) -> dict[str, Any]:
+        """The columns of its row but for what became of it, with the values up to an epoch."""
+        finished = datetime.now(UTC)
+        seen = {at: value for at, value in values.items() if at <= epoch} or None
+        times = {"started": started.isoformat(), "finished": finished.isoformat()}
+        about = {"seconds": (finished - started).total_seconds(), "attempts": attempts, "intermediate": seen}
+        return times | about | {"host": socket.gethostname(), "device": device_name()}
 
     def told(metrics: dict[str, Any]) -> bool:
         log.flush()
-        return report(metrics)
+        return report(metrics | {"so_far": json.dumps(so_far(metrics["epoch"]))})
 
     with log, Watchdog(job.hang_seconds, log.last_words) as watchdog:
         where = f"process {os.getpid()} on {socket.gethostname()} ({device_name()})"
         _log.info("attempt %d of trial %d, seed %d, by %s", attempts, task.number, task.seed, where)
         log.flush()
-        outcome = _outcome(job, task, images, init, workers, told, watchdog)
+        outcome = _outcome(job, task, images, init, workers, told, watchdog, values)
     if outcome is None:
         return None
-    finished = datetime.now(UTC)
-    outcome |= {"started": started.isoformat(), "finished": finished.isoformat()}
-    outcome |= {"seconds": (finished - started).total_seconds(), "attempts": attempts}
-    outcome |= {"host": socket.gethostname(), "device": device_name()}
+    outcome |= so_far()
     if workers.rank == 0 and outcome["state"] == "COMPLETE":
         _folder(job, task).write("outcome.json", json.dumps(outcome).encode())
         checkpoint.clear(_folder(job, task))
@@ -127,13 +135,20 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
 
 
 def _outcome(
-    job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, report: Report, watchdog: Watchdog
+    job: Job,
+    task: Task,
+    images: Dataset,
+    init: bytes,
+    workers: Workers,
+    report: Report,
+    watchdog: Watchdog,
+    values: dict[int, float],
 ) -> dict[str, Any] | None:
     trial = task.of(job.sweep)
     batch_size = _judged_at_once(job, task) or trial.evaluation.batch_size
     trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
     try:
-        value = _train_and_judge(job, task, trial, images, init, workers, report, watchdog)
+        found = _train_and_judge(job, task, trial, images, init, workers, report, watchdog, values)
     except FAULTS as e:
         _log.exception("this attempt failed")
         again = memory.ran_out(e) and not _judged_at_once(job, task) and batch_size > 1
@@ -145,9 +160,9 @@ def _outcome(
         if not again:
             return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
     else:
-        return None if value is None else {"state": "COMPLETE", "value": value}
+        return None if found is None else {"state": "COMPLETE", **found}
     memory.free()
-    return _outcome(job, task, images, init, workers, report, watchdog)
+    return _outcome(job, task, images, init, workers, report, watchdog, values)
 
 
 def _judged_at_once(job: Job, task: Task) -> int | None:
@@ -212,11 +227,13 @@ def _train_and_judge(
     workers: Workers,
     report: Report,
     watchdog: Watchdog,
-) -> float | None:
+    values: dict[int, float],
+) -> dict[str, Any] | None:
+    """What it reached: `value` and `metrics`; None where `report` ended it early."""
     train = images.train.to(device())
     model, reference = starting(init), starting(init)
     watchdog.watch(model, reference)
-    look = _each_epoch(job, task, trial, reference, images.val, workers)
+    look = _watch(job, task, trial, reference, images.val, workers, values) if trial.evaluation.every else None
     fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
     if not fitted.finished:
         return None
@@ -224,12 +241,13 @@ def _train_and_judge(
         model.load_state_dict(fitted.averaged)
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
-    _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, value(verdicts))
+    judged = rows(trial, job.subject(task, weights), "val", images.val, verdicts)
+    found = {"value": reached.value(judged), "metrics": reached.metrics(judged)}
+    _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, found["value"])
     if workers.rank == 0:
-        about = job.subject(task, weights)
-        job.store.write_results(task.key, f"val-{weights}", rows(trial, about, "val", images.val, verdicts))
+        job.store.write_results(task.key, f"val-{weights}", judged)
         _folder(job, task).write("model.safetensors", io.dumps(model))
-    return value(verdicts)
+    return found
 
 
 def fine_tune(
@@ -270,38 +288,25 @@ def fine_tune(
     )
 
 
-def _each_epoch(
-    job: Job, task: Task, trial: TrialBase, reference: nn.Module, images: ImageSet, workers: Workers
-) -> loop.Look | None:
-    """Judges the images after every so many epochs, if the trial wants that: the live weights, and the averaged ones
-    where there are some. What is stored is not judged again, and of the last epoch what the trial is judged by at its
-    end is left to that."""
-    every, last = trial.evaluation.every, trial.recipe().epochs
-    if not every:
-        return None
+def _watch(
+    job: Job,
+    task: Task,
+    trial: TrialBase,
+    reference: nn.Module,
+    images: ImageSet,
+    workers: Workers,
+    values: dict[int, float],
+) -> watch.Watch:
+    """What judges the validation images on the way, and leaves the values there."""
     shown = copy.deepcopy(reference)
 
-    def look(epoch: int, model: nn.Module, averaged: State | None) -> None:
-        found = {"live": model.state_dict()} | ({} if averaged is None else {"averaged": averaged})
-        if epoch == last:
-            found.popitem()
-        for weights, state in found.items() if epoch % every == 0 else ():
-            name = f"epoch-{epoch}-val-{weights}"
-            if _is_stored(job, f"{task.key}-{name}", workers):
-                continue
-            shown.load_state_dict(state)
-            verdicts = judge(trial, shown, reference, images, workers)
-            if workers.rank == 0:
-                about = replace(job.subject(task, weights), epoch=epoch)
-                job.store.write_results(task.key, name, rows(trial, about, "val", images, verdicts))
+    def judged(state: State, weights: str, epoch: int) -> list[dict[str, Any]]:
+        shown.load_state_dict(state)
+        verdicts = judge(trial, shown, reference, images, workers)
+        return rows(trial, replace(job.subject(task, weights), epoch=epoch), "val", images, verdicts)
 
-    return look
-
-
-def _is_stored(job: Job, name: str, workers: Workers) -> bool:
-    """Whether rank 0 finds these results: workers that disagreed would wait for one another."""
-    here = job.store.judged(f"{name}.")
-    return bool(workers.from_first(torch.tensor(float(here)), device()))
+    every, last = trial.evaluation.every, trial.recipe().epochs
+    return watch.Watch(job.store, task.key, every, last, workers, device(), judged, values)
 
 
 def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
@@ -393,57 +398,3 @@ def _of_all(verdict: Verdict, n: int, workers: Workers) -> Verdict:
     flags = tuple(flag for flag in FLAGS if bool(whole(flag in verdict.flags).any()))
     mean_loss = float(whole(verdict.mean_loss).mean())
     return replace(verdict, robust=robust, predicted=predicted, mean_loss=mean_loss, flags=flags)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Whose verdicts they are."""
-
-    trial: str
-    number: int | None
-    method: str
-    weights: str
-    epoch: int
-
-
-def rows(
-    trial: TrialBase, about: Subject, split: str, images: ImageSet, verdicts: Iterable[Verdict]
-) -> list[dict[str, Any]]:
-    """The `results` rows of some verdicts."""
-    shared = asdict(about) | {
-        "split": split,
-        "dataset": trial.dataset,
-        "model": f"{trial.model.name}-{trial.model.width}",
-        "init": trial.init,
-        "seed": trial.seed,
-        "protocol": trial.evaluation.resolved().name,
-        "images": images.fingerprint,
-        "budget_id": budget_id(trial),
-        "attack_seed": trial.seed,
-    }
-    clean = {"labels": pack_classes(images.labels.cpu().numpy()), "budget_id": None}
-    return [shared | _verdict_row(verdict) | (clean if verdict.attack == "clean" else {}) for verdict in verdicts]
-
-
-_COLUMNS = ("attack", "family", "norm", "epsilon", "num_steps", "mean_loss", "seconds", "conditional")
-
-
-def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    n, n_robust = len(verdict.robust), int(verdict.robust.sum())
-    row = {name: getattr(verdict, name) for name in _COLUMNS} | {"flags": list(verdict.flags)}
-    row |= {"n": n, "n_robust": n_robust, "robust_accuracy": n_robust / n, "robust_bits": pack(verdict.robust.numpy())}
-    return row | {"predicted": None if verdict.predicted is None else pack_classes(verdict.predicted.numpy())}
-
-
-def budget_id(trial: TrialBase) -> str:
-    """Names the set of budgets: attacks/budgets/<dataset>.yaml, with the trial's own where it has some."""
-    own = {"epsilons": trial.epsilons, "budgets": trial.budgets, "features": trial.features}
-    named = {key: value for key, value in own.items() if value not in ({}, START)}
-    return f"{trial.dataset}+{digest(named)}" if named else trial.dataset
-
-
-def value(verdicts: Iterable[Verdict]) -> float:
-    """What a search maximises: (avg lp + avg semantic) / 2."""
-    attacked = [verdict for verdict in verdicts if verdict.attack != "clean" and not verdict.conditional]
-    threats = {v.attack: (v.family, v.norm or v.attack) for v in attacked}
-    return tables.averages({v.attack: v.robust.double().numpy() for v in attacked}, threats)[2]

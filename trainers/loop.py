@@ -61,7 +61,7 @@ def fit(
     """Fine-tunes `model` in place, on the device of `train`. With `files`, saves after every epoch and goes on from the
     newest checkpoint there that verifies; on a CPU the resumed run is equal to an undisturbed one to the last bit.
     `attacks` by name; `importance` gives each its weight, `prior` what phase I measured, if the sampler needs it.
-    Every worker calls `look` after each epoch, once it is saved, and again for the one that it goes on from.
+    Every worker calls `look` and `report` after each epoch, once it is saved, and for the one that it goes on from.
 
     Raises Diverged when a loss or, at an epoch's end, a weight is not finite; InputError for other work's checkpoint.
     """
@@ -73,9 +73,7 @@ def fit(
     run.expect_agreement()
     if saved and look:  # it may have ended between saving and looking, or telling
         look(run.epoch, model, method.averaging.weights())
-    if saved and report and run.epoch >= recipe.epochs:
-        report(run.epoch, run.history)
-    go_on = True
+    go_on = report(run.epoch, run.history) if saved and report else True
     while go_on and run.epoch < recipe.epochs:
         run.one_epoch()
         if files is not None and run.workers.rank == 0:

@@ -8,9 +8,10 @@ from typing import Any
 
 from attacks.errors import InputError, unknown
 from sweep import alternatives, status
-from sweep.alternatives import Sweep
+from sweep.alternatives import TPE, Sweep
 from sweep.analysis import judged
 from sweep.analysis.judged import Compared
+from sweep.goals import VALUE
 from sweep.search import EVALUATORS, FANOVA, study
 from sweep.settings import METHOD
 from sweep.store import Store
@@ -20,7 +21,6 @@ Told = Sequence[tuple[Mapping[str, Any], float]]
 """Configurations, and what each reached."""
 FEWEST = 4
 """Finished configurations without which nothing is said: two halves of fewer are single trials."""
-VALUE = "value"
 
 
 def importance(store: Store, evaluator: str = FANOVA, target: str = VALUE) -> Rows:
@@ -34,7 +34,7 @@ def importance(store: Store, evaluator: str = FANOVA, target: str = VALUE) -> Ro
     document = status.sound(store)
     if evaluator not in EVALUATORS:
         raise unknown("evaluator", evaluator, EVALUATORS)
-    sweep = alternatives.reload(document["spec"])
+    sweep = alternatives.reload(document["spec"]).model_copy(update={"searcher": TPE, "objectives": (VALUE,)})
     joint = len(sweep.alternatives) > 1
     if not joint and not sweep.alternatives[sweep.name({})].search:
         raise InputError(f"{store.sweep_id} searches nothing: no parameter to be important")
@@ -88,7 +88,7 @@ def _shares(sweep: Sweep, told: Told, evaluator: str) -> dict[str, float] | None
     advised = study(sweep)
     for number, (params, reached) in enumerate(told):
         advised.replay(number, params)
-        advised.tell(number, "COMPLETE", reached)
+        advised.tell(number, "COMPLETE", [reached])
     return advised.importances(evaluator)
 
 

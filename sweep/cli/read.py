@@ -62,7 +62,7 @@ def logs(
 
 
 def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
-    """Show the best trial, and those that lie within noise of it on the validation images.
+    """Show the best trial, and those within noise of it on the validation images; of several objectives the front.
 
     Example: sweep best cas-20261120-213000-3f2a --format json
     """
@@ -73,6 +73,8 @@ def best(sweep_id: IdArgument, storage_uri: StorageOption = None, format: Format
     rows = status.best(store)
     if not rows:
         raise InputError(f"no trial of {sweep_id} is COMPLETE yet: see `{status.command('status', store)}`")
+    if told := status.verdict(store):
+        typer.echo(told, err=True)
     render.show(rows, format)
 
 

@@ -36,7 +36,9 @@ from sweep.cli.options import (
     VerboseOption,
     WidthOption,
     attack_names,
+    elsewhere,
     limits,
+    listed,
     storage,
     where,
 )
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from sweep.alternatives import Sweep
     from sweep.control import Limits
     from sweep.driver import Where
+    from sweep.goals import Goal
     from sweep.storage import Storage
     from sweep.store import Store
 
@@ -70,9 +73,27 @@ def run(
     attack_steps: TrainStepsOption = None,
     eval_steps: EvalStepsOption = None,
     budgets: BudgetsOption = None,
+    searcher: Annotated[str | None, typer.Option(help="tpe, random, gp, nsga2 or grid.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(help="Maximised together, comma-separated: value, clean, lp, semantic, worst or an attack."),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(metavar="'METRIC >= NUMBER'", help="To be kept, such as 'clean >= 0.8'; or <=.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="ID[,ID]", help="Sweeps of the storage whose trials the search begins with.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Each configuration once with each, such as 0,1,2 or 0..4; default: --seed.")
+    ] = None,
+    confirm_top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Search with --seed only, then run so many of the best with --seeds, and test those."),
+    ] = None,
+    stopping: Annotated[
+        str | None, typer.Option(help="End trials early that are behind: none, asha or hyperband.")
     ] = None,
     controls: Annotated[
         bool | None,
@@ -118,8 +139,13 @@ def run(
         "attacks": attack_names(attacks),
         "attack_steps": attack_steps,
         "evaluation.num_steps": eval_steps,
+        "searcher": searcher,
+        "objectives": listed(objectives),
+        "constraints": constraint,
         "seed": seed,
-        "seeds": _seeds(seeds),
+        "confirm": confirm_top,
+        "seeds" if confirm_top is None else "confirm_seeds": _seeds(seeds),
+        "stopping.name": stopping,
         "controls": controls,
         "test": test,
         "workers": workers,
@@ -139,6 +165,7 @@ def run(
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
     kept_to = limits(time_limit, gpu_hours, max_failed)
     sweep = layers.resolve(space, overrides, profile)
+    elsewhere(address, storage_uri, space, profile, budgets, init)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
     place = where(
@@ -147,7 +174,8 @@ def run(
     if dry_run:
         _outlook(sweep, place, price)
         return
-    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
+    warm = listed(warm_start) or []
+    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id, warm)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)
 
@@ -172,6 +200,7 @@ def resume(
 
     Example: sweep resume cas-20261120-213000-3f2a
     """
+    elsewhere(address, storage_uri)
     from sweep import alternatives, status
     from sweep.schema import EXPERIMENT
     from sweep.store import Store
@@ -235,6 +264,10 @@ def _seeds(text: str | None) -> list[int] | None:
         raise InputError(f"expected --seeds such as 0,1,2 or 0..4, got {text!r}") from None
 
 
+def _title(goal: Goal) -> str:
+    return "best" if len(goal.objectives) == 1 else "on the front"
+
+
 COMMANDS = {"run": run, "resume": resume}
 
 
@@ -286,9 +319,14 @@ def _summary(store: Store) -> None:
     from sweep.cli.table import show
     from sweep.store import FAILED
 
-    if (best := store.best()) is not None:
-        print(f"\nbest: trial {best['number']}, value {best['value']:.4f} on the validation split")
-        print(f"  {best['params']}")
+    goal = store.goal()
+    front = [one for one in store.configurations() if one["front"]]
+    for one in front:
+        reached = ", ".join(f"{name} {one['metrics'][name]:.4f}" for name in goal.metrics)
+        print(f"\n{_title(goal)}: trial {one['number']}, {reached} on the validation split")
+        print(f"  {one['params']}")
+    if front and (told := status.verdict(store)):
+        print(told)
     print("\non the test split (%):")
     show(tables.compare([store], "test"))
     sql = f"\"select number, state, value, error from trials where sweep_id = '{store.sweep_id}'\""

@@ -19,7 +19,8 @@ from sweep.intervals import bootstrap, wilson
 from sweep.spec import TrialBase
 from sweep.status import sound
 from sweep.store import Store
-from sweep.tables.models import PRETRAINED, scores
+from sweep.tables.columns import scores
+from sweep.tables.models import PRETRAINED
 from trainers.models import io
 from trainers.sources import source
 

@@ -16,10 +16,10 @@ from sweep.tables.averages import averages as averages
 from sweep.tables.cells import Cast
 from sweep.tables.cells import Extras as Extras
 from sweep.tables.columns import WORST_ATTACK, WORST_CASE, Columns
+from sweep.tables.columns import scores as scores
 from sweep.tables.models import PRETRAINED as PRETRAINED
 from sweep.tables.models import REPLAY as REPLAY
 from sweep.tables.models import Cells, Model, Row
-from sweep.tables.models import scores as scores
 from sweep.tables.ratios import Reference
 
 USUALLY = Extras()

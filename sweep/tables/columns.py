@@ -10,9 +10,11 @@ import numpy as np
 
 from attacks.errors import InputError, unknown
 from sweep.intervals import Floats
+from sweep.store import Store
+from sweep.tables.averages import AVERAGE, USUAL
 from sweep.tables.averages import columns as averaged_columns
 from sweep.tables.averages import formula as formula_of
-from sweep.tables.models import CLEAN, Model, attack_names
+from sweep.tables.models import AVERAGED, CLEAN, Model, attack_names, last
 from sweep.tables.ratios import Reference
 
 WORST_CASE = "union of all"
@@ -20,6 +22,15 @@ WORST_CASE = "union of all"
 WORST_ATTACK = "worst attack"
 """The lowest of the accuracies under one attack."""
 CR_AVERAGE, CR_WORST = "cr_ind_avg", "cr_ind_worst"
+
+
+def scores(store: Store, split: str, column: str = AVERAGE) -> dict[str, Floats]:
+    """Trial -> what each image adds to one of its columns, (1, images): at its last epoch, with its averaged weights
+    where it has some. A trial that has no such column on the split is left out."""
+    held = sorted(last(store, split).items(), key=lambda item: item[0][1] == AVERAGED)
+    models = ((trial, Model(store.sweep_id, None, "", weights, [run])) for (trial, weights), run in held)
+    found = {trial: Columns.of([model], [], USUAL, None).scores(model) for trial, model in models}
+    return {trial: each[column] for trial, each in found.items() if column in each}
 
 
 @dataclass(frozen=True)

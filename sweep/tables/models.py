@@ -16,7 +16,7 @@ from attacks.errors import InputError
 from sweep.bits import expect_union, same
 from sweep.intervals import Floats
 from sweep.store import COMPLETE, Store
-from sweep.tables.averages import AVERAGE, USUAL, Threat, averaged
+from sweep.tables.averages import Threat, averaged
 
 PRETRAINED = "pretrained"
 REPLAY = " (replay)"
@@ -162,15 +162,6 @@ def _unpack(store: Store, rows: Sequence[Cells]) -> None:
         packed = np.frombuffer(b"".join(row.pop("robust_bits") for row in held), np.uint8).reshape(len(held), -1)
         for row, robust in zip(held, np.unpackbits(packed, axis=1, count=n).view(np.bool_), strict=True):
             row |= {"robust": robust, "sweep_id": store.sweep_id}
-
-
-def scores(store: Store, split: str) -> dict[str, Floats]:
-    """Trial -> what each image adds to its average, (1, images): at its last epoch, with its averaged weights where it
-    has some. A trial that met no attack on the split is left out."""
-    held = sorted(last(store, split).items(), key=lambda item: item[0][1] == AVERAGED)
-    models = ((trial, Model(store.sweep_id, None, "", weights, [run])) for (trial, weights), run in held)
-    found = ((trial, model.averages(model.runs[0], USUAL)) for trial, model in models)
-    return {trial: each[AVERAGE] for trial, each in found if each}
 
 
 def attack_names(models: Iterable[Model]) -> list[str]:

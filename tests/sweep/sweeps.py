@@ -56,20 +56,24 @@ class Sweeps:
     def store(self, sweep_id: str) -> Store:
         return Store(Storage(str(self.folder / "results")), sweep_id)
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`python -m sweep ...` in the background, in a session of its own; it writes <folder>/out and log."""
+    def start(self, *arguments: str, script: str | None = None) -> subprocess.Popen[bytes]:
+        """`python -m sweep ...`, or a script beside this file that does that, in the background, in a session of its
+        own; it writes <folder>/out and log."""
         environment = {**os.environ, "SWEEP_STORAGE": str(self.folder / "results"), "OMP_NUM_THREADS": "1"}
         environment.pop("RAY_ADDRESS", None)
         environment |= self.environment
-        command = [sys.executable, "-m", "sweep", *arguments]
+        program = ["-m", "sweep"] if script is None else [str(Path(__file__).with_name(script))]
+        command = [sys.executable, *program, *arguments]
         with open(self.folder / "out", "w") as out, open(self.folder / "log", "w") as log:
             process = subprocess.Popen(command, stdout=out, stderr=log, env=environment, start_new_session=True)
         self.running.append(process)
         return process
 
-    def run(self, *arguments: str, seconds: float = DEADLINE_SECONDS) -> tuple[int, str, str]:
+    def run(
+        self, *arguments: str, seconds: float = DEADLINE_SECONDS, script: str | None = None
+    ) -> tuple[int, str, str]:
         """(exit code, stdout, stderr) of `python -m sweep ...`, which may take so long."""
-        process = self.start(*arguments)
+        process = self.start(*arguments, script=script)
         process.wait(seconds)
         return process.returncode, (self.folder / "out").read_text(), (self.folder / "log").read_text()
 

@@ -115,7 +115,7 @@ def test_a_joint_study_begins_with_each_default_and_goes_on_as_undisturbed(tmp_p
     whole, history = searcher(sweep), []
     for number in range(20):
         history.append(whole.ask(number))
-        whole.tell(number, "COMPLETE", value(history[-1]))
+        whole.tell(number, "COMPLETE", [value(history[-1])])
     assert [params["method"] for params in history[:3]] == ["sat", "cas", "max3"]
     assert history[1] == {"method": "cas"} | sweep.alternatives["cas"].defaults()
     for params in history:
@@ -124,7 +124,7 @@ def test_a_joint_study_begins_with_each_default_and_goes_on_as_undisturbed(tmp_p
     again = searcher(sweep)
     for number, params in enumerate(history[:12]):
         again.replay(number, params)
-        again.tell(number, "COMPLETE", value(params))
+        again.tell(number, "COMPLETE", [value(params)])
     assert [again.ask(12)] == history[12:13]
     chosen = [params["method"] for params in history[12:]]
     assert chosen.count("cas") > len(chosen) / 2, "the better method is proposed more often"

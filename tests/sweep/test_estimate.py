@@ -51,6 +51,17 @@ def test_by_hand(sweep: Shell) -> None:
     assert rows[-1]["money"] == pytest.approx(seconds / 3600)
 
 
+def test_the_confirmation_of_the_best_counts(sweep: Shell) -> None:
+    """Two of five configurations run with two seeds more, and meet the test split with all four, as the start does."""
+    images = data.load("digits", train_size=100, eval_size=20, test_size=50)
+    settings = {"test": "best", "confirm": 2, "confirm_seeds": [0, 1, 2, 3]}
+    made = resolve(sweep.write(SPACE), nest(settings))
+    rows = estimate.costs(made, images, COST, Resources(cpus=1, gpus=0, max_concurrent=1))
+    assert [row["runs"] for row in rows] == pytest.approx([5.6, 2.8, 2.8, 2.8, 14])
+    seconds = 300 * (5.6 * 6 + 2.8 * (24 + 13 + 4)) + 14 * 200 + (1 + 2 * 4) * 500
+    assert rows[-1]["hours"] == pytest.approx(seconds / 3600)
+
+
 def test_the_trials_that_are_certain(sweep: Shell) -> None:
     cells = estimate.trials(resolve(sweep.write(SPACE), nest({})))
     assert [row["method"] for row in cells] == ["sat", "sat", "avg", "max+ab-l2", "trades"]

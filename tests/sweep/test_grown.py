@@ -39,9 +39,7 @@ def test_a_worker_must_fit_on_one_node() -> None:
     nodes = [{"CPU": 0.0}, {"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}]
     engine._expect_node(4, 0.0, nodes)
     engine._expect_node(2, 0.5, nodes)
-    with pytest.raises(
-        InputError, match="expected a node with 5 CPUs for a worker, got nodes with 0 CPUs"
-    ):
+    with pytest.raises(InputError, match="expected a node with 5 CPUs for a worker, got nodes with 0 CPUs"):
         engine._expect_node(5, 0.0, nodes)
     with pytest.raises(InputError, match="a node with 4 CPUs and 1 GPUs"):
         engine._expect_node(4, 1.0, nodes)
