@@ -96,7 +96,7 @@ class Bout:
         other = Sweeps(self.folder / "beside", environment=RAY | {"SWEEP_STORAGE": str(self.results)})
         other.folder.mkdir(exist_ok=True)
         try:
-            code, _, said = other.run(*arguments)
+            code, _, said = other.run(*arguments, seconds=DEADLINE_SECONDS)
         finally:
             other.end()
         return code, said

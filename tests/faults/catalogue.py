@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ from bout import DEADLINE_SECONDS, Bout, Shape, lead, values
 from nodes import gone
 
 Inject = Callable[[Bout], bool]
-SHORT_TRIALS, GROUPS = Shape(), Shape(trials=2, epochs=10, workers=2)
+ALONE, GROUPS = Shape(), Shape(trials=2, epochs=10, workers=2)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Fault:
     name: str
     inject: Inject
     times: int
-    shape: Shape = SHORT_TRIALS
+    shape: Shape = ALONE
     mounted: bool = False
 
 
@@ -267,5 +267,11 @@ FAULTS = (
     Fault("Train worker of a group of 2 killed", worker_killed("ray::RayTrainWorker"), 2, GROUPS),
     Fault("Train controller of a group of 2 killed", worker_killed("ray::TrainController"), 1, GROUPS),
 )
-SHORT = ("worker (Tune actor) killed", "storage away", "driver killed, a checkpoint broken", "a second driver")
-"""What CI does, each once in one sweep."""
+_IN_CI = {
+    "worker (Tune actor) killed",
+    "storage away for 1 to 4 s",
+    "driver killed, a checkpoint broken",
+    "a second driver",
+}
+SHORT = tuple(replace(fault, times=1, shape=Shape(trials=6)) for fault in FAULTS if fault.name in _IN_CI)
+"""Each once, in one sweep."""

@@ -61,8 +61,9 @@ class Machine:
 
 @dataclass
 class Cluster:
-    """A head, where drivers live, and two worker nodes of one CPU each."""
+    """A head, where drivers live, with a dashboard if wanted, and two worker nodes of one CPU each."""
 
+    dashboard: bool
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fr-")))
     machines: list[Machine] = field(default_factory=list)
     made: int = 0
@@ -76,7 +77,7 @@ class Cluster:
         return self.machines[1:]
 
     def start(self) -> None:
-        self._node(HEAD_CPUS)
+        self._node(HEAD_CPUS, "dashboard" if self.dashboard else "none")
         for _ in range(2):
             self._node(WORKER_CPUS, self.address)
 
@@ -115,11 +116,11 @@ class Cluster:
             machine.kill()
         self.machines.clear()
 
-    def _node(self, cpus: int, *address: str) -> None:
+    def _node(self, cpus: int, address: str) -> None:
         for _ in range(TRIES):
             self.made += 1
             log = self.folder / f"{self.made}.log"
-            process = _begin([str(cpus), str(self.folder / f"{self.made}"), *address], log)
+            process = _begin([str(cpus), str(self.folder / f"{self.made}"), address], log)
             assert process.stdout is not None
             if line := process.stdout.readline():
                 said = json.loads(line)
@@ -130,12 +131,11 @@ class Cluster:
 
 
 def _begin(arguments: list[str], log: Path) -> subprocess.Popen[str]:
-    """node.py, in a session of its own."""
+    """node.py, in a session of its own; it ends with this process, whose pipe it reads."""
     command = [sys.executable, str(Path(__file__).with_name("node.py")), *arguments]
     with log.open("w") as said:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=said, env=os.environ | RAY, text=True, start_new_session=True
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said}
+        return subprocess.Popen(command, **pipes, env=os.environ | RAY, text=True, start_new_session=True)
 
 
 def gone(processes: list[psutil.Process], seconds: float = 300) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -160,8 +160,9 @@ def storage(folder: Path, mounted: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def arena(seed: int) -> Iterator[Arena]:
-    cluster = Cluster()
+def arena(seed: int, dashboard: bool) -> Iterator[Arena]:
+    """Trials of several workers need a dashboard: without one an ended trial's placement group is never freed."""
+    cluster = Cluster(dashboard)
     try:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
             cluster.start()
@@ -173,7 +174,7 @@ def arena(seed: int) -> Iterator[Arena]:
 COLUMNS = ("planned", "finished", "failed", "lost", "doubled", "equal")
 
 
-def table(made: Arena, faults: list[Fault]) -> str:
+def table(made: Arena, faults: Sequence[Fault]) -> str:
     rows = [made.outcomes.get(fault.name, Outcome(fault.name)) for fault in faults]
     head = ["fault", "times injected", "sweeps", *COLUMNS]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
@@ -201,12 +202,10 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="the document to put the table into")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
-    times, words = (1, SHORT) if options.short else (options.times, options.only)
-    faults = [
-        replace(one, times=times or one.times) for one in FAULTS if not words or any(w in one.name for w in words)
-    ]
+    chosen = [one for one in FAULTS if not options.only or any(word in one.name for word in options.only)]
+    faults = SHORT if options.short else [replace(one, times=options.times or one.times) for one in chosen]
     began = time.monotonic()
-    with arena(options.seed) as made:
+    with arena(options.seed, any(fault.shape.workers > 1 for fault in faults)) as made:
         made.until = began + 60 * options.minutes
         for _, alike in groupby(faults, key=lambda fault: fault.shape):
             made.strike(list(alike))

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,10 +26,6 @@ def sweeps(tmp_path: Path) -> Iterator[Sweeps]:
     made = Sweeps(tmp_path)
     yield made
     made.end()
-
-
-def configurations(store: Store) -> list[tuple[int, dict[str, float], str]]:
-    return [(plan["number"], plan["params"], plan["runs"][0]["key"]) for plan in store.plans()]
 
 
 def complete(store: Store) -> list[int]:
@@ -99,32 +90,6 @@ def test_several_attacks_a_batch_and_what_they_leave_in_epochs(sweeps: Sweeps) -
     assert epoch["forwards"] > 6
     trial = sweeps.store("max").trials().to_pylist()[0]
     assert (trial["state"], trial["method"]) == ("COMPLETE", "max+ab-l2")
-
-
-def test_a_killed_driver_loses_nothing_and_resumes_as_undisturbed(sweeps: Sweeps) -> None:
-    arguments = ["run", sweeps.space(), "--trials", "4", "--max-concurrent", "1"]
-    code, _, err = sweeps.run(*arguments, "--id", "undisturbed")
-    assert code == 0, err
-
-    killed = sweeps.store("killed")
-    process = sweeps.start(*arguments, "--id", "killed")
-    wait_until(lambda: (sweeps.folder / "results/killed/plans").exists() and 0 in complete(killed), process)
-    process.kill()
-    process.wait()
-    before = {row["number"]: row for row in killed.trials().to_pylist() if row["state"] == "COMPLETE"}
-    assert 1 <= len(before) < 4
-
-    code, _, err = sweeps.run("resume", "killed", "--max-concurrent", "1")
-    assert code == 0, err
-    after = {row["number"]: row for row in killed.trials().to_pylist()}
-    assert sorted(after) == [0, 1, 2, 3]
-    assert all(row["state"] == "COMPLETE" for row in after.values())
-    assert {number: after[number] for number in before} == before, "a finished trial was run again"
-    undisturbed = sweeps.store("undisturbed")
-    assert configurations(killed) == configurations(undisturbed)
-    assert [row["value"] for row in after.values()] == [row["value"] for row in undisturbed.trials().to_pylist()]
-    keys = [row["trial"] for row in killed.results().to_pylist() if row["split"] == "val" and row["attack"] == "clean"]
-    assert len(keys) == len(set(keys)) == 4, "a trial was judged twice"
 
 
 def test_two_ddp_workers_are_killed_and_go_on(sweeps: Sweeps) -> None:
@@ -202,38 +167,6 @@ def test_equal_proposals_in_flight_are_run_once(sweeps: Sweeps) -> None:
     assert len({row["key"] for row in store.trials().to_pylist()}) == 1
     (outcome,) = (sweeps.folder / "results/equal/checkpoints").glob("*/outcome.json")
     assert json.loads(outcome.read_text())["attempts"] == 1
-
-
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
-"""Keeps a cluster, and whoever connects to it, on 127.0.0.1 (see sweep.engine)."""
-
-
-@pytest.fixture
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Ray cluster of one node, started as an operator would and ended with the test."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    scratch = tempfile.mkdtemp(prefix="ray-")
-    start = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2"]
-    ports = [f"--port={address.rpartition(':')[2]}", "--min-worker-port=0", "--max-worker-port=0"]
-    options = [f"--temp-dir={scratch}", "--include-dashboard=false", "--disable-usage-stats"]
-    with open(tmp_path_factory.mktemp("head") / "log", "w") as log:
-        head = subprocess.Popen([*start, *ports, *options], stdout=log, stderr=log, env=os.environ | LOOPBACK)
-        try:
-            wait_until(lambda: bool(list(Path(scratch).glob("session_latest/sockets/raylet*"))), head)
-            yield address
-        finally:
-            head.terminate()
-            head.wait(60)
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def test_a_sweep_runs_on_a_cluster_that_is_there(sweeps: Sweeps, cluster: str) -> None:
-    sweeps.environment |= LOOPBACK
-    code, _, err = sweeps.run("run", sweeps.space(), "--trials", "1", "--id", "there", "--address", cluster)
-    assert code == 0, err
-    assert complete(sweeps.store("there")) == [0]
 
 
 def test_an_address_where_nobody_listens_is_refused_before_anything_is_written(sweeps: Sweeps) -> None:
