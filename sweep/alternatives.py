@@ -314,14 +314,15 @@ def _apart(alternatives: Mapping[str, Alternative]) -> list[str]:
 
 def _unjudged(sweep: Sweep) -> list[str]:
     """The metrics of its goal that its trials will not have."""
-    trial = sweep.trial
-    judged = trial.evaluation.resolved().names(trial.attacks)
-    families = {trial.attack(name).family for name in judged}
-    averages = {goals.LP: {"lp"}, goals.SEMANTIC: {"semantic", "perceptual"}}
-    known = [goals.VALUE, goals.CLEAN, goals.WORST, *judged]
-    known += [name for name, members in averages.items() if families & members]
     asked = dict.fromkeys(sweep.objectives, "objectives")
     asked |= {Constraint.of(text).metric: "constraints" for text in sweep.constraints}
+    known = [goals.VALUE, goals.CLEAN, goals.WORST]
+    if not asked.keys() - set(known):
+        return []
+    judged = sweep.trial.evaluation.resolved().names(sweep.trial.attacks)
+    families = {sweep.trial.attack(name).family for name in judged}
+    averages = {goals.LP: {"lp"}, goals.SEMANTIC: {"semantic", "perceptual"}}
+    known += [*judged, *(name for name, members in averages.items() if families & members)]
     return [f"{key}: {unknown('metric', name, known)}" for name, key in asked.items() if name not in known]
 
 

@@ -56,6 +56,10 @@ class Floats(Strict):
         on_grid = inside if step is None else low + round((inside - low) / step) * step
         return int(on_grid) if self.integer else on_grid
 
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the values of the range."""
+        return isinstance(value, int | float) and math.isclose(self.nearest(value), value)
+
     def points(self) -> list[Any] | None:
         """Every value of a range with a step; None for a continuous one."""
         step = self.step or (1 if self.integer else None)
@@ -75,6 +79,9 @@ class Values(Strict):
 
     def points(self) -> list[Any]:
         return list(self.values)
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values
 
     def nearest(self, value: Any) -> Any:
         """The value, where it is one of these, else the first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +14,16 @@ from typing import Any
 from uuid import uuid4
 
 from attacks.errors import InputError
-from sweep import alternatives, datasets, engine, estimate, examples, idle, trial
+from sweep import access, alternatives, datasets, engine, estimate, examples, idle, trial
 from sweep.alternatives import Sweep
 from sweep.candidates import hashed
 from sweep.confirmation import chosen
 from sweep.control import Control, Limits
+from sweep.earlier import recalled
 from sweep.lease import Lease
 from sweep.planner import Listener, Planner
 from sweep.progress import Progress
+from sweep.search import WARM_START
 from sweep.spec import TrialBase
 from sweep.starting import expect_start, starting_model
 from sweep.storage import Storage
@@ -56,15 +58,16 @@ def new_id(space: str) -> str:
     return f"{Path(space).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
 
 
-def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
-    """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound. Refuses an
-    id that exists."""
-    engine.expect_reachable(where.address)
+def create(sweep: Sweep, where: Where, sweep_id: str, warm_start: Sequence[str] = ()) -> Store:
+    """Writes sweep.json, once the data, the starting model and the cluster's address have been found sound, with what
+    its search begins with, of the sweeps `warm_start`. Refuses an id that exists."""
+    access.expect_reachable(where.address)
     images = load(sweep.trial, where.data_root)
     store = Store(where.storage, sweep_id)
     base = sweep.trial
     for alternative in sweep.alternatives.values():
         expect_start(alternative.trial, images)
+    found, told = recalled(sweep, images.fingerprint, [Store(where.storage, other) for other in warm_start])
     store.create(
         {
             "created": datetime.now(UTC).isoformat(),
@@ -80,6 +83,7 @@ def create(sweep: Sweep, where: Where, sweep_id: str) -> Store:
             "versions": versions(),
             "revision": revision(),
         }
+        | ({WARM_START: {"told": told, "trials": found}} if warm_start else {})
     )
     return store
 
@@ -149,6 +153,8 @@ def drive(
             revision(),
             where.hang_seconds,
         )
+        for line in document.get(WARM_START, {}).get("told", ()):
+            progress.say(line)
         baseline = engine.remote(judge_start, granted, job, init, images.test)
         if priors := [task for task in _defaults(sweep) if task.of(sweep).compose().sampler.needs_prior]:
             progress.say("phase I: measuring the prior and the trade-off matrix (kept beside the starting model)")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +47,7 @@ from ray.train.torch import TorchConfig, TorchTrainer  # noqa: E402
 from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 
 from attacks.errors import InputError  # noqa: E402
+from sweep import access  # noqa: E402
 from sweep import trial as trials  # noqa: E402
 from sweep.trial import Job, Task  # noqa: E402
 from trainers.data import Dataset  # noqa: E402
@@ -59,8 +59,6 @@ MAX_FAILURES = 2
 """How often a trial whose process died is started again; it goes on from its last checkpoint."""
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """What `ray up` leaves on the head of a cluster that it makes."""
-REACH_SECONDS = 10.0
-"""How long an address may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         quiet |= {"include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
         quiet |= {"_temp_dir": scratch, "address": "local"}
     else:
-        expect_reachable(address)
+        access.expect_reachable(address)
         quiet |= {"address": address}
     try:
         ray.init(**quiet)
@@ -99,19 +97,6 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
         ray.shutdown()
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def expect_reachable(address: str | None) -> None:
-    """Refuses an address HOST:PORT that nobody listens on, which Ray would try for minutes; other forms are Ray's."""
-    host, _, port = (address or "").rpartition(":")
-    if "/" in host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-    except (OSError, OverflowError) as e:
-        raise InputError(
-            f"cannot reach a Ray cluster at {address}: {e}; check --address and $RAY_ADDRESS, or leave both out"
-        ) from e
 
 
 def _stay_on_loopback() -> None:
@@ -133,26 +118,41 @@ def resources(cpus: int, gpus: float | None, max_concurrent: int, workers: int) 
                 f"expected at least {each * workers:g} {kind}s for a trial of {workers} workers, the cluster has "
                 f"{total.get(kind, 0):g}: lower --workers or --cpus-per-worker, or add nodes"
             )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    _expect_node(cpus, share, nodes if ours else nodes + [kind for count, kind in _worker_types() if count])
     fits = int(total["CPU"] // (cpus * workers))
     fits = min(fits, int(total["GPU"] // (share * workers))) if share else fits
     return Resources(cpus, share, min(max_concurrent, fits) if max_concurrent else fits)
 
 
 def _grown(here: Mapping[str, float]) -> dict[str, float]:
-    """What the cluster has, or, on the head of one that `ray up` made, what it may grow to: Ray itself does not
-    say."""
+    """What the cluster has, or, where it grows, what it may grow to."""
+    types = _worker_types()
+    most = {kind: sum(count * node.get(kind, 0) for count, node in types) for kind in ("CPU", "GPU")}
+    return dict(here) | {kind: max(here.get(kind, 0), number) for kind, number in most.items() if types}
+
+
+def _worker_types() -> list[tuple[int, dict[str, float]]]:
+    """On the head of a cluster that `ray up` made: how many nodes of each type it may start, and what one has. Ray
+    itself does not say."""
     try:
         config = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
         workers = {**config["available_node_types"]}
         del workers[config["head_node_type"]]
-        counts = {name: min(kind.get("max_workers", 0), config["max_workers"]) for name, kind in workers.items()}
+        return [
+            (min(kind.get("max_workers", 0), config["max_workers"]), kind["resources"]) for kind in workers.values()
+        ]
     except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return dict(here)
-    most = {
-        kind: sum(counts[name] * node["resources"].get(kind, 0) for name, node in workers.items())
-        for kind in ("CPU", "GPU")
-    }
-    return dict(here) | {kind: max(here.get(kind, 0), number) for kind, number in most.items()}
+        return []
+
+
+def _expect_node(cpus: int, share: float, nodes: list[Mapping[str, float]]) -> None:
+    """Refuses a worker that no single node can hold, however much they have together: it would be waited for in
+    vain."""
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= share for node in nodes):
+        wanted = f"{cpus} CPUs" + (f" and {share:g} GPUs" if share else "")
+        had = ", ".join(dict.fromkeys(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes))
+        raise InputError(f"expected a node with {wanted} for a worker, got nodes with {had}: lower --cpus-per-worker")
 
 
 def search(planner: Planner, job: Job, images: Dataset, init: bytes, granted: Resources) -> None:

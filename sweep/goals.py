@@ -36,17 +36,15 @@ class Constraint:
         found = _FORM.fullmatch(text)
         bound = _number(found[3]) if found else math.nan
         if found is None or not 0 <= bound <= 1:
-            raise InputError(
-                f"expected a metric, >= or <=, and a number from 0 to 1, such as clean >= 0.8, got {text!r}"
-            )
+            raise InputError(f"expected METRIC >= NUMBER or <=, from 0 to 1, such as clean >= 0.8, got {text!r}")
         return cls(found[1], found[2], bound)
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sign} {self.bound:g}"
+        return f"{self.metric} {self.sign} {self.bound}"
 
     def violation(self, metrics: Metrics) -> float:
-        """By how much it is violated; 0 or less where it is kept."""
-        short = self.bound - metrics[self.metric]
+        """By how much it is violated; 0 or less where it is kept, but for round-off."""
+        short = round(self.bound - metrics[self.metric], 9)
         return short if self.sign == ">=" else -short
 
 
@@ -80,8 +78,8 @@ class Goal:
         return [metrics[name] for name in self.objectives]
 
     def violations(self, metrics: Metrics) -> dict[str, float]:
-        """Constraint -> by how much it is violated, of metrics that have all."""
-        return {str(bound): bound.violation(metrics) for bound in self.bounds}
+        """Constraint -> by how much it is violated, of those whose metric is there."""
+        return {str(bound): bound.violation(metrics) for bound in self.bounds if bound.metric in metrics}
 
     def ranked(self, found: Iterable[Mapping[str, Any]]) -> Rows:
         """Configurations, each with its `metrics`, in order, with `values` of the objectives, `violation`, the sum of

@@ -15,7 +15,7 @@ from sweep import logs
 from sweep.confirmation import owed
 from sweep.control import Control
 from sweep.goals import metrics
-from sweep.search import searcher
+from sweep.search import WARM_START, searcher
 from sweep.stopper import stopper
 from sweep.store import COMPLETE, FAILED, PRUNED, overall
 from sweep.trial import Job, Task
@@ -40,7 +40,7 @@ class Planner(Searcher):
         super().__init__()
         self.job, self.listen, self.control = job, listen, control
         self.sweep = job.sweep  # once: it is validated anew each time the job is asked
-        self.search = searcher(self.sweep)
+        self.search = searcher(self.sweep, job.store.document().get(WARM_START, {}).get("trials", ()))
         self.stopper = stopper(self.sweep)
         self.errors: dict[str, str] = {}
         self.running: dict[str, Task] = {}
@@ -88,9 +88,7 @@ class Planner(Searcher):
         """Tells the search what a configuration reached, the mean over its seeds."""
         state, value = overall(rows)
         goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
-        values = goal.values(reached)
-        violations = {} if values is None else goal.violations(reached)
-        self.search.tell(number, state, values, _on_the_way(rows), violations)
+        self.search.tell(number, state, goal.values(reached), _on_the_way(rows), goal.violations(reached))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

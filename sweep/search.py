@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -24,6 +24,8 @@ from sweep.settings import METHOD
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+WARM_START = "warm_start"
+"""The key of sweep.json under which a sweep keeps what its search begins with."""
 STATES = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED, "FAILED": TrialState.FAIL}
 
 NOTHING: Mapping[Any, float] = MappingProxyType({})
@@ -67,10 +69,15 @@ class Searcher(Protocol):
     ) -> None: ...
 
 
-def searcher(sweep: Sweep) -> Searcher:
+def searcher(sweep: Sweep, earlier: Iterable[Mapping[str, Any]] = ()) -> Searcher:
+    """`earlier`: configurations that the search begins with, each with `params`, `state` and `metrics`."""
     if sweep.searcher == GRID:
         return Grid(sweep)
-    return study(sweep)
+    made, goal = study(sweep), sweep.goal
+    for one in earlier:
+        reached = one["metrics"]
+        made.recall(one["params"], one["state"], goal.values(reached), goal.violations(reached))
+    return made
 
 
 def study(sweep: Sweep) -> Study:
@@ -118,6 +125,7 @@ class Study:
     _study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
+        self._before = 0  # trials of the study that have no number: what it begins with
         self._storage = InMemoryStorage()
         self._study = optuna.create_study(storage=self._storage, directions=["maximize"] * self.objectives)
         self._names = list(self.spaces)
@@ -128,7 +136,7 @@ class Study:
         if number < len(self._names):
             self._study.enqueue_trial(self._defaults(self._names[number]))
         trial = self._study.ask(dict(self._methods))
-        assert trial.number == number, f"asked for trial {number}, Optuna is at {trial.number}"
+        assert trial.number == self._before + number, f"asked for trial {number}, Optuna is at {trial.number}"
         self._place(number)
         chosen = dict(trial.params)
         name = self._name(chosen)
@@ -141,15 +149,23 @@ class Study:
 
     def replay(self, number: int, params: Mapping[str, Any]) -> None:
         held = len(self._study.get_trials(deepcopy=False))
-        assert number == held, "trials are replayed in the order of their numbers"
+        assert self._before + number == held, "trials are replayed in the order of their numbers"
         self._study.add_trial(optuna.create_trial(state=TrialState.RUNNING, **self.described(params)))
         self._place(number)
+
+    def recall(
+        self, params: Mapping[str, Any], state: str, values: Sequence[float] | None, constraints: Mapping[str, float]
+    ) -> None:
+        """Adds a configuration that ended before trial 0, in another sweep; it has no number."""
+        self.replay(0, params)
+        self.tell(0, state, values, constraints=constraints)
+        self._before += 1
 
     def _place(self, number: int) -> None:
         """Notes in the study, where the sampler breeds, the generation that a trial begun is of and its parents: Optuna
         does so while it proposes parameters, but not of the first trial, nor of one that is replayed."""
         if isinstance(sampler := self._sampler(number), BaseGASampler):
-            trial = self._study.get_trials(deepcopy=False)[number]
+            trial = self._study.get_trials(deepcopy=False)[self._before + number]
             sampler.get_parent_population(self._study, sampler.get_trial_generation(self._study, trial))
 
     def described(self, params: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -172,7 +188,7 @@ class Study:
         intermediate: Mapping[int, float] = NOTHING,
         constraints: Mapping[str, float] = NOTHING,
     ) -> None:
-        told = self._study.get_trials(deepcopy=False)[number]
+        told = self._study.get_trials(deepcopy=False)[self._before + number]
         if told.state.is_finished():
             return
         known = [*(values or ()), *constraints.values()]
@@ -180,7 +196,7 @@ class Study:
         outcome = STATES[state] if usable else TrialState.FAIL
         if outcome != TrialState.FAIL:
             self._note(told, intermediate, constraints)
-        self._study.tell(number, values if outcome == TrialState.COMPLETE else None, state=outcome)
+        self._study.tell(told.number, values if outcome == TrialState.COMPLETE else None, state=outcome)
 
     def _note(self, trial: FrozenTrial, intermediate: Mapping[int, float], constraints: Mapping[str, float]) -> None:
         """Puts what is known of a trial beside its values to it. Optuna has no values on the way with several

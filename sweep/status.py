@@ -101,9 +101,9 @@ def driver(store: Store) -> str:
 
 
 def command(verb: str, store: Store, what: str = "") -> str:
-    """What to type for a verb on this sweep, or on `what`; a URI is shown without the secrets that it may hold."""
+    """What to type for a verb on this sweep, or on `what`; a URI without the secrets that it may hold."""
     usual = store.storage.uri == Storage(default_uri()).uri
-    where = "" if usual else f" --storage {shlex.quote(store.storage.where())}"
+    where = "" if usual else f" --storage {shlex.quote(store.storage.typed())}"
     return f"python -m sweep {verb} {what or store.sweep_id}{where}"
 
 
@@ -155,9 +155,8 @@ def verdict(store: Store) -> str:
     told = []
     if found and (bounds := ", ".join(map(str, goal.bounds))):
         kept = sum(one["violation"] == 0 for one in found)
-        told = [
-            f"{kept} of {len(found)} configurations keep {bounds}" + ("" if kept else "; the least violation leads")
-        ]
+        none = "" if kept else "; what violates least goes first"
+        told = [f"{kept} of {len(found)} configurations keep {bounds}{none}"]
     if len(goal.objectives) > 1:
         front = sum(one["front"] for one in found)
         told.append(f"{front} of {len(found)} are on the Pareto front of {', '.join(goal.objectives)}")

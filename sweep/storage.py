@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as fs
 
 from attacks.errors import InputError
+from sweep import object_store
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,7 +29,6 @@ DEFAULT = "./results"
 PATIENCE_SECONDS = 600.0
 """How long a running sweep waits for a storage that is full, read-only or away."""
 _AGAIN_SECONDS = 1.0
-_OBJECT_STORES = ("s3", "gcs", "abfs")  # folders are only prefixes there: none is made
 _TEMPORARY = ".tmp-"
 
 
@@ -67,18 +67,18 @@ class Storage:
 
     def where(self, name: str = "") -> str:
         """The place as a person reads it: without the credentials and options that a URI may carry."""
-        root = self.uri
-        if "://" in root:
-            parts = urlsplit(root)
-            root = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        return _join(root, name)
+        return object_store.join(object_store.shown(self.uri) if "://" in self.uri else self.uri, name)
+
+    def typed(self) -> str:
+        """What to type after --storage to come here again; credentials are left out."""
+        return object_store.typed(self.uri) if "://" in self.uri else self.uri
 
     def child(self, prefix: str) -> Storage:
         """The storage whose root is the folder `prefix` of this one."""
         if "://" not in self.uri:
-            return Storage(_join(self.uri, _checked(prefix)), self.patience)
+            return Storage(object_store.join(self.uri, _checked(prefix)), self.patience)
         parts = urlsplit(self.uri)
-        return Storage(parts._replace(path=_join(parts.path, _checked(prefix))).geturl(), self.patience)
+        return Storage(parts._replace(path=object_store.join(parts.path, _checked(prefix))).geturl(), self.patience)
 
     @property
     def exclusive(self) -> bool:
@@ -113,6 +113,10 @@ class Storage:
     def exists(self, name: str) -> bool:
         return self._do("read", name, lambda: self._files.exists(_checked(name)))
 
+    def written_at(self, name: str) -> float | None:
+        """When a file was written, by the storage's clock, in seconds since 1970; None where that is not told."""
+        return self._do("read", name, lambda: self._files.written_at(_checked(name)), missing=True)
+
     def delete(self, prefix: str) -> None:
         """Removes a file, or a folder with all in it; a missing one is no error."""
         self._do("delete", prefix, lambda: self._files.delete(_checked(prefix)))
@@ -135,20 +139,19 @@ class Storage:
             except (OSError, ValueError, pa.ArrowException, ImportError) as error:
                 if missing and isinstance(error, FileNotFoundError):
                     raise
-                line = f"cannot {verb} {self.where(name)}: {_reason(error)}"
-                if monotonic() >= until or not isinstance(error, OSError) or isinstance(error, _LASTING):
-                    raise InputError(f"{line} (set --storage or $SWEEP_STORAGE)") from error
+                line = f"cannot {verb} {self.where(name)}: {object_store.reason(self.uri, error)}"
+                if monotonic() >= until or _lasting(error):
+                    raise InputError(line) from error
                 if not away:
                     _log.warning("%s; trying again for %.0f s", line, self.patience)
                 away = True
             sleep(_AGAIN_SECONDS)
 
 
-_LASTING = (NotADirectoryError, IsADirectoryError)
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0])
+def _lasting(error: Exception) -> bool:
+    """Whether trying again cannot mend it."""
+    lasting = not isinstance(error, OSError) or isinstance(error, (NotADirectoryError, IsADirectoryError))
+    return lasting or object_store.refused(error)
 
 
 class _Files(Protocol):
@@ -159,6 +162,7 @@ class _Files(Protocol):
     def names(self, prefix: str) -> list[str]: ...
     def folders(self) -> list[str]: ...
     def exists(self, name: str) -> bool: ...
+    def written_at(self, name: str) -> float | None: ...
     def delete(self, prefix: str) -> None: ...
 
 
@@ -217,6 +221,9 @@ class _Local:
     def exists(self, name: str) -> bool:
         return (self.root / name).is_file()
 
+    def written_at(self, name: str) -> float:
+        return (self.root / name).stat().st_mtime
+
     def delete(self, prefix: str) -> None:
         path = self.root / prefix
         if path.is_dir() and not path.is_symlink():
@@ -225,65 +232,11 @@ class _Local:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _Remote:
-    filesystem: Any
-    root: str
-
-    def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(_join(self.root, name)) as stream:
-            return bytes(stream.read())
-
-    def open(self, name: str) -> pa.NativeFile:
-        return self.filesystem.open_input_file(_join(self.root, name))
-
-    def write(self, name: str, data: bytes) -> None:
-        path = _join(self.root, name)
-        if self.filesystem.type_name not in _OBJECT_STORES:
-            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(path) as stream:
-            stream.write(data)
-
-    def create(self, name: str, data: bytes) -> None:
-        if self.exists(name):
-            raise FileExistsError(name)
-        self.write(name, data)
-
-    def names(self, prefix: str) -> list[str]:
-        return [info.path[self._skip() :] for info in self._list(prefix, recursive=True) if info.is_file]
-
-    def folders(self) -> list[str]:
-        found = self._list("", recursive=False)
-        return [info.base_name for info in found if info.type == fs.FileType.Directory]
-
-    def exists(self, name: str) -> bool:
-        return bool(self.filesystem.get_file_info(_join(self.root, name)).is_file)
-
-    def delete(self, prefix: str) -> None:
-        path = _join(self.root, prefix)
-        kind = self.filesystem.get_file_info(path).type
-        if kind == fs.FileType.Directory:
-            self.filesystem.delete_dir(path)
-        elif kind == fs.FileType.File:
-            self.filesystem.delete_file(path)
-
-    def _list(self, prefix: str, recursive: bool) -> list[Any]:
-        selector = fs.FileSelector(_join(self.root, prefix), recursive=recursive, allow_not_found=True)
-        return list(self.filesystem.get_file_info(selector))
-
-    def _skip(self) -> int:
-        return len(_join(self.root, "x")) - 1
-
-
 @lru_cache(maxsize=64)
 def _opened(uri: str) -> _Files:
     """Opened once a process: a client of an object store costs credentials and connections."""
-    filesystem, path = fs.FileSystem.from_uri(uri)
-    return _Local(Path(path)) if isinstance(filesystem, fs.LocalFileSystem) else _Remote(filesystem, path)
-
-
-def _join(root: str, name: str) -> str:
-    return f"{root.rstrip('/')}/{name}" if name else root
+    filesystem, path = object_store.opened(uri)
+    return _Local(Path(path)) if isinstance(filesystem, fs.LocalFileSystem) else object_store.Remote(filesystem, path)
 
 
 def _checked(name: str, empty: bool = False) -> str:

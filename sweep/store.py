@@ -76,6 +76,8 @@ class Store:
             return _parsed(self.folder.read("sweep.json"))
         except FileNotFoundError:
             raise unknown("sweep", self.sweep_id, sweep_ids(self.storage)) from None
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(f"{self.folder.where('sweep.json')} is corrupt: {error}") from error
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 import attacks
 from attacks.errors import InputError
-from sweep import alternatives, memory, reached, tables, watch
+from sweep import alternatives, memory, tables, watch
 from sweep.alternatives import Sweep
 from sweep.logs import Log
+from sweep.metrics import metrics, value
 from sweep.spec import TrialBase, digest
 from sweep.storage import Storage
 from sweep.store import Store
@@ -105,8 +106,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     if (done := _stored(job, task)) is not None:
         return done
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
-    values: dict[int, float] = {}
-    log = Log(job.store.folder, task.key, workers.rank)
+    log, values = Log(job.store.folder, task.key, workers.rank), dict[int, float]()
 
     def so_far(epoch: float = math.inf) -> dict[str, Any]:
         """The columns of its row but for what became of it, with the values up to an epoch."""
@@ -242,7 +242,7 @@ def _train_and_judge(
     weights = "live" if fitted.averaged is None else "averaged"
     verdicts = judge(trial, model, reference, images.val, workers)
     judged = rows(trial, job.subject(task, weights), "val", images.val, verdicts)
-    found = {"value": reached.value(judged), "metrics": reached.metrics(judged)}
+    found = {"value": value(verdicts), "metrics": metrics(verdicts)}
     _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, found["value"])
     if workers.rank == 0:
         job.store.write_results(task.key, f"val-{weights}", judged)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from sweep import reached
+from sweep import tables
+from sweep.bits import unpack
+from sweep.goals import CLEAN
 from sweep.store import Row, Store
 from trainers.parts import State
 from trainers.workers import Workers
@@ -51,7 +54,7 @@ class Watch:
                 continue
             rows = self.judge(state, weights, epoch)
             if epoch < self.last:
-                self.values[epoch] = reached.value(rows)
+                self.values[epoch] = value(rows)
             if self.workers.rank == 0:
                 self.store.write_results(self.key, name, rows)
 
@@ -66,4 +69,12 @@ def stored_values(store: Store, key: str) -> dict[int, float]:
     mine = (pc.field("trial") == key) & (pc.field("split") == "val")
     rows = store.results(_COLUMNS, mine).sort_by([("epoch", "ascending"), ("weights", "descending")]).to_pylist()
     looks = groupby(rows, lambda row: (row["epoch"], row["weights"]))
-    return {epoch: reached.value(list(held)) for (epoch, _), held in looks}
+    return {epoch: value(list(held)) for (epoch, _), held in looks}
+
+
+def value(rows: Iterable[Row]) -> float:
+    """What metrics.value says of verdicts, of the `results` rows that they left."""
+    attacked = {row["attack"]: row for row in rows if row["attack"] != CLEAN and not row["conditional"]}
+    threats = {name: (row["family"], row["norm"] or name) for name, row in attacked.items()}
+    robust = {name: np.asarray(unpack(row["robust_bits"], row["n"]), np.float64) for name, row in attacked.items()}
+    return tables.averages(robust, threats)[2]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from attacks.errors import InputError
-from sweep.cli.options import DataRootOption, FormatOption, StorageOption, storage
+from sweep.cli.options import AddressOption, DataRootOption, FormatOption, StorageOption, storage
 
 
 def attacks(
@@ -99,15 +99,22 @@ def _method(document: Mapping[str, Any]) -> str:
     return str(document.get("method") or document.get("experiment") or ", ".join(document["methods"]))
 
 
-def doctor(data_root: DataRootOption = None, storage_uri: StorageOption = None, format: FormatOption = "table") -> None:
-    """Check this machine: versions, devices, Ray, storage, data sets. Exit code 1 if something that is needed fails.
+def doctor(
+    data_root: DataRootOption = None,
+    storage_uri: StorageOption = None,
+    address: AddressOption = None,
+    format: FormatOption = "table",
+) -> None:
+    """Check versions, this machine, the storage, Ray and data sets: one line each, with what to do. Exit code 1 if
+    something FAILED, which a sweep needs; 0 otherwise: `warn` may hurt later, `missing` is a data set not every sweep
+    uses. With an address, every node of the cluster is asked for its clock, its GPUs and the storage.
 
-    Example: sweep doctor --storage ./results
+    Example: sweep doctor --storage s3://bucket/sweeps
     """
     from sweep import doctor as checks
     from sweep import render
 
-    found = checks.check(storage(storage_uri), data_root)
+    found = checks.check(storage(storage_uri), data_root, address)
     render.show(found, format)
     if any(row["state"] == "FAILED" for row in found):
         raise typer.Exit(1)

@@ -22,6 +22,7 @@ from sweep.cli.options import (
     StorageOption,
     TimeLimitOption,
     VerboseOption,
+    elsewhere,
     limits,
     storage,
     where,
@@ -51,6 +52,7 @@ def extend(
 
     Example: sweep extend cas-20261120-213000-3f2a --trials 20
     """
+    elsewhere(address, storage_uri)
     from sweep import driver, status
     from sweep.cli.run import drive
     from sweep.store import Store

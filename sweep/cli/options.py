@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -62,7 +64,11 @@ SetOption = Annotated[
 ]
 AddressOption = Annotated[
     str | None,
-    typer.Option("--address", help="A running Ray cluster; default $RAY_ADDRESS, else a local one of our own."),
+    typer.Option(
+        "--address",
+        help="A running Ray cluster; of run, resume and extend also its job server (http://HOST:8265), to run there as "
+        "a job. Default: $RAY_ADDRESS, else a local one of our own.",
+    ),
 ]
 ConcurrentOption = Annotated[int, typer.Option("--max-concurrent", min=0, help="Trials at a time; 0: what fits.")]
 CpusOption = Annotated[int, typer.Option("--cpus-per-worker", min=1, help="CPUs, and torch threads, of a worker.")]
@@ -143,6 +149,31 @@ def storage(uri: str | None) -> Storage:
     from sweep.storage import Storage, default_uri
 
     return Storage(uri or default_uri())
+
+
+def elsewhere(address: str | None, kept: str | None, *given: str | None) -> None:
+    """Where the address is a job server's: runs this command line there, with those of the `given` that are files, and
+    ends with its exit code."""
+    address = address or os.environ.get("RAY_ADDRESS")
+    if not (address or "").startswith(("http://", "https://")):
+        return
+    from sweep import jobs  # late: Ray takes its time
+
+    files = [one for one in given if one and Path(one).suffix and Path(one).expanduser().is_file()]
+    raise typer.Exit(jobs.run(str(address), sys.argv[1:], _common_storage(kept), files))
+
+
+def _common_storage(uri: str | None) -> str:
+    """A storage that a job has in common with us."""
+    from sweep.storage import default_uri
+
+    if "://" in (uri or default_uri()) or Path(uri or "").is_absolute():
+        return uri or default_uri()
+    got = f"the path {default_uri()}" if uri is None else uri
+    raise InputError(
+        f"expected a storage that the cluster sees too, got {got}: give --storage as a URI, or as the whole path of a "
+        "folder that all its nodes have"
+    )
 
 
 def where(

@@ -36,6 +36,7 @@ from sweep.cli.options import (
     VerboseOption,
     WidthOption,
     attack_names,
+    elsewhere,
     limits,
     listed,
     storage,
@@ -79,6 +80,9 @@ def run(
     ] = None,
     constraint: Annotated[
         list[str] | None, typer.Option(metavar="'METRIC >= NUMBER'", help="To be kept, such as 'clean >= 0.8'; or <=.")
+    ] = None,
+    warm_start: Annotated[
+        str | None, typer.Option(metavar="ID[,ID]", help="Sweeps of the storage whose trials the search begins with.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and of the training.")] = None,
     seeds: Annotated[
@@ -161,6 +165,7 @@ def run(
     overrides = merge(flags, nest(dict(map(assignment, settings or [])), "--set"))
     kept_to = limits(time_limit, gpu_hours, max_failed)
     sweep = layers.resolve(space, overrides, profile)
+    elsewhere(address, storage_uri, space, profile, budgets, init)
     from sweep import driver  # after what may be wrong with the sweep: Ray takes its time
 
     place = where(
@@ -169,7 +174,8 @@ def run(
     if dry_run:
         _outlook(sweep, place, price)
         return
-    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id)
+    warm = listed(warm_start) or []
+    store = driver.create(sweep, place, driver.new_id(space) if sweep_id is None else sweep_id, warm)
     print(store.sweep_id, flush=True)
     drive(store, place, quiet, kept_to)
 
@@ -194,6 +200,7 @@ def resume(
 
     Example: sweep resume cas-20261120-213000-3f2a
     """
+    elsewhere(address, storage_uri)
     from sweep import alternatives, status
     from sweep.schema import EXPERIMENT
     from sweep.store import Store

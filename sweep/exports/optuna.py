@@ -15,6 +15,7 @@ from sweep import alternatives
 from sweep.exports import TARGETS, Asked, Made, line, shown
 from sweep.exports.places import MADE_BY
 from sweep.exports.runs import Run, runs
+from sweep.goals import Goal, metrics
 from sweep.store import COMPLETE, PLANNED, Store, overall
 
 
@@ -62,7 +63,8 @@ def _put(storage: Any, store: Store, wanted: Sequence[Any]) -> None:
         if list(map(_facts, study.get_trials(deepcopy=False))) == list(map(_facts, wanted)):
             return
         optuna.delete_study(study_name=name, storage=storage)
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+    directions = ["maximize"] * len(store.goal().objectives)
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions)
     document = store.document()
     about = mark | {key: document.get(key) for key in ("space", "dataset", "model", "init", "revision")}
     for key, value in about.items():
@@ -86,31 +88,35 @@ def _trials(store: Store) -> list[Any]:
         if run.row["number"] is not None and not run.row["replay"]:
             found.setdefault(run.row["number"], []).append(run)
     study = search.study(alternatives.reload(store.document()["spec"]))
-    return [_trial(study.described(json.loads(one[0].row["params"])), one) for one in found.values()]
+    goal = store.goal()
+    return [_trial(study.described(json.loads(one[0].row["params"])), one, goal) for one in found.values()]
 
 
-def _trial(described: Mapping[str, Any], mine: Sequence[Run]) -> Any:
-    """A configuration with the mean value of its seeds. Intermediate values are the mean training accuracy (of attacked
-    images) at each epoch; user attributes the accuracies, as means over the seeds, and seeds, keys and values."""
-    from optuna.trial import FrozenTrial, TrialState
+def _trial(described: Mapping[str, Any], mine: Sequence[Run], goal: Goal) -> Any:
+    """A configuration with what it reached of the objectives and constraints, the mean of its seeds. Intermediate
+    values, of one objective, are the mean training accuracy (of attacked images) at each epoch; user attributes the
+    accuracies, as means over the seeds, and seeds, keys and values."""
+    from optuna.trial import FrozenTrial, TrialState, create_trial
 
     rows = [run.row for run in mine]
-    state, value = _state(mine)
+    state, values, constraints = _state(mine, goal)
     return FrozenTrial(
         number=rows[0]["number"],
         trial_id=-1,  # the storage gives it one
         state=state,
-        value=value,
+        value=None,
+        values=values,
         datetime_start=None if state == TrialState.WAITING else _moment(min, rows, "started"),
         datetime_complete=_moment(max, rows, "finished") if state.is_finished() else None,
         **described,
         user_attrs=_attributes(mine),
-        system_attrs={},
-        intermediate_values=_means([dict(_accuracies(run)) for run in mine]),
+        system_attrs=create_trial(state=TrialState.RUNNING, constraints=constraints).system_attrs,
+        intermediate_values=_means([dict(_accuracies(run)) for run in mine]) if len(goal.objectives) == 1 else {},
     )
 
 
-def _state(mine: Sequence[Run]) -> tuple[Any, float | None]:
+def _state(mine: Sequence[Run], goal: Goal) -> tuple[Any, list[float] | None, dict[str, float]]:
+    """The state, the objectives' values, and by how much each constraint is violated."""
     from optuna.trial import TrialState
 
     from sweep.search import STATES
@@ -118,8 +124,11 @@ def _state(mine: Sequence[Run]) -> tuple[Any, float | None]:
     state, value = overall([run.row for run in mine])
     if state == PLANNED:
         began = any(run.epochs or run.row["state"] != PLANNED for run in mine)
-        return TrialState.RUNNING if began else TrialState.WAITING, None
-    return TrialState.FAIL if state == COMPLETE and value is None else STATES[state], value
+        return TrialState.RUNNING if began else TrialState.WAITING, None, {}
+    reached = {} if value is None else metrics([run.row for run in mine])
+    values = goal.values(reached)
+    outcome = TrialState.FAIL if state == COMPLETE and values is None else STATES[state]
+    return outcome, values, {} if values is None else goal.violations(reached)
 
 
 def _moment(pick: Any, rows: Sequence[Mapping[str, Any]], column: str) -> datetime:

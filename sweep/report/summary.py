@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep import lease, status
+from sweep.goals import VALUE
 from sweep.report.robustness import spelled
 from sweep.report.snapshot import Snapshot
 from sweep.report.standing import Cells, Standing
@@ -70,12 +71,16 @@ def facts(store: Snapshot, standing: Standing) -> list[Fact]:
 
 def _which(store: Snapshot, chosen: Mapping[str, Any]) -> list[str]:
     told = settings(chosen["params"])
-    found = len(store.configurations())
+    found, objective = len(store.configurations()), store.goal().objectives[0]
     return [
         f"Trial {chosen['number']}" + (f": {told}" if told else ""),
-        f"Best of {counted(found, 'finished configuration')} by the value on the validation split, "
-        f"{share(chosen['value'])}.",
+        f"Best of {counted(found, 'finished configuration')} by {_spoken(objective)} on the validation split, "
+        f"{share(chosen['metrics'][objective])}.",
     ]
+
+
+def _spoken(metric: str) -> str:
+    return "the value" if metric == VALUE else metric
 
 
 def _robust(standing: Standing, best: Cells) -> Fact:
@@ -105,11 +110,14 @@ def _sure(store: Snapshot, best: Cells) -> Fact:
 
 
 def _near(store: Snapshot) -> list[str]:
-    """The configurations that might as well have been chosen, of those that came next."""
+    """The configurations that might as well have been chosen, of those that came next: those within noise of the first
+    or, of several objectives, the front."""
     first = store.configurations()[:MOST_RIVALS]
     keys = {run["key"] for one in first for run in one["runs"]}
     rivals = [row["number"] for row in status.best(store.only(keys))[1:]]
     if not rivals:
         return []
     named = listed(sorted(rivals)) + (" among others" if len(rivals) == MOST_RIVALS - 1 else "")
-    return [f"Within noise of it on the validation split: trial{'s' if len(rivals) > 1 else ''} {named}."]
+    objectives = store.goal().objectives
+    with_it = f"With it on the front of {listed(map(_spoken, objectives))}" if objectives[1:] else "Within noise of it"
+    return [f"{with_it} on the validation split: trial{'s' if len(rivals) > 1 else ''} {named}."]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from object_stores import Server, fake_gcs, seaweed
 from shells import FAMILY, Shell, verdict
 from sweeps import Sweeps, planned
 
@@ -55,3 +57,16 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Store:
                 sweeps.end()
             assert code == 0, err
     return Store(Storage(str(folder / "results")), "fixture")
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server."""
+    with seaweed(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
+        yield server

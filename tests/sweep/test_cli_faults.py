@@ -154,6 +154,26 @@ def test_an_id_that_exists_is_refused(sweep: Shell, finished: Store) -> None:
     assert told.startswith(f"sweep 's' exists in {sweep.results}: choose another id, or: python -m sweep resume s")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--constraint", "clean > 2"),
+            "cas: constraints: expected METRIC >= NUMBER or <=, from 0 to 1, such as clean >=",
+        ),
+        (("--objectives", "clean,wurst"), "cas: objectives: unknown metric 'wurst': did you mean 'worst'?"),
+        (("--searcher", "tpee"), "cas: searcher: expected 'tpe', 'random', 'grid', 'gp' or 'nsga2', got 'tpee'"),
+        (("--dataset", "digits", "--id", "new", "--warm-start", "ss"), "unknown sweep 'ss': did you mean 's'?"),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(
+    sweep: Shell, finished: Store, arguments: tuple[str, ...], said: str
+) -> None:
+    told = sweep.refused("run", "cas", *arguments)
+    assert told.startswith(said)
+    assert "\n" not in told
+
+
 @pytest.mark.parametrize("verb", ["resume", "status", "best", "table"])
 def test_an_id_that_does_not_exist_names_the_nearest(sweep: Shell, finished: Store, verb: str) -> None:
     assert sweep.refused(verb, "ss") == "unknown sweep 'ss': did you mean 's'?"

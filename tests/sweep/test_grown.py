@@ -8,6 +8,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
+from attacks.errors import InputError
 from sweep import engine
 
 
@@ -32,3 +33,13 @@ def test_others_are_what_they_are(bootstrap: Path, text: str | None) -> None:
     if text is not None:
         bootstrap.write_text(text)
     assert engine._grown({"CPU": 4.0}) == {"CPU": 4.0}
+
+
+def test_a_worker_must_fit_on_one_node() -> None:
+    nodes = [{"CPU": 0.0}, {"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}]
+    engine._expect_node(4, 0.0, nodes)
+    engine._expect_node(2, 0.5, nodes)
+    with pytest.raises(InputError, match="expected a node with 5 CPUs for a worker, got nodes with 0 CPUs"):
+        engine._expect_node(5, 0.0, nodes)
+    with pytest.raises(InputError, match="a node with 4 CPUs and 1 GPUs"):
+        engine._expect_node(4, 1.0, nodes)

@@ -31,12 +31,25 @@ methods:
 """
 
 
-def job(folder: Path) -> Job:
+GOALS = """\
+dataset: digits
+attacks: [linf, l1, fog]
+trials: 26
+seeds: [0, 5]
+method: cas
+searcher: nsga2
+objectives: [clean, value]
+constraints: [worst >= 0.1]
+search: {sampler.w1: {low: 2, high: 30, log: true}, optimizer.lr: {low: 0.01, high: 0.3}}
+"""
+
+
+def job(folder: Path, space: str = SPACE, **more: Any) -> Job:
     path = folder / "space.yaml"
-    path.write_text(SPACE)
+    path.write_text(space)
     sweep = resolve(str(path), nest({}))
     store = Store(Storage(str(folder / "results")), "s")
-    store.create({"trials": sweep.trials})
+    store.create({"trials": sweep.trials, "spec": sweep.model_dump(mode="json"), **more})
     return Job(store.storage.uri, "s", json.loads(json.dumps(sweep.model_dump(mode="json"))), "init", "data", "")
 
 
@@ -69,7 +82,8 @@ class Tune:
         self.ran.append((task["number"], task["key"], task["seed"], task["replay"] is not None))
         probabilities = {"linf": 0.5 + value / 4, "l1": 0.25, "fog": 0.25 - value / 4}
         self.job.store.write_epochs(task["key"], [{"epoch": 1, "probabilities": probabilities}])
-        outcome: dict[str, Any] = {"state": "COMPLETE", "value": value, "seconds": 1800.0}
+        metrics = {"clean": 1 - value, "worst": value / 2}
+        outcome: dict[str, Any] = {"state": "COMPLETE", "value": value, "metrics": metrics, "seconds": 1800.0}
         if task["number"] in self.fails:
             outcome = {"state": "FAILED", "error": "it diverged", "seconds": 1800.0}
         planner.on_trial_complete(str(self.started), {"outcome": json.dumps(outcome)})
@@ -172,3 +186,32 @@ def test_a_time_limit_begins_no_more_trials(tmp_path: Path) -> None:
     tune = Tune(job(tmp_path))
     assert tune.drive(limits=Limits(seconds=1e-9)).control.reason == "its 1e-09 s are over"
     assert tune.ran == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_search_with_a_goal_of_its_own_survives_its_drivers(seed: int, tmp_path: Path) -> None:
+    """Two objectives and a constraint, means over two seeds, from a warm start, by NSGA-II into its third generation;
+    every metric is in the store, and the search was told the means."""
+    earlier = {"params": {"sampler.w1": 5.0, "optimizer.lr": 0.1}, "state": "COMPLETE"}
+    earlier |= {"metrics": {"clean": 0.5, "value": 0.5, "worst": 0.25}}
+    warm = {"warm_start": {"told": [], "trials": [earlier] * 3}}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole, killed = Tune(job(tmp_path / "whole", GOALS, **warm)), Tune(job(tmp_path / "killed", GOALS, **warm))
+    told = whole.drive().search._study.trials  # type: ignore[attr-defined]
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        killed.drive(int(rng.integers(0, 20)))
+    again = killed.drive().search._study.trials  # type: ignore[attr-defined]
+    assert rows(killed.job) == rows(whole.job)
+    assert [trial.values for trial in again] == [trial.values for trial in told]
+    assert [trial.constraints for trial in again] == [trial.constraints for trial in told]
+    assert len(told) == 3 + 26
+    ranked = {one["number"]: one for one in whole.job.store.configurations()}
+    for number, trial in enumerate(told[3:]):
+        runs = [row for row in whole.job.store.trials().to_pylist() if row["number"] == number]
+        value = sum(row["value"] for row in runs) / 2
+        assert trial.values == pytest.approx([1 - value, value])
+        assert trial.constraints == {"worst >= 0.1": pytest.approx(0.1 - value / 2)}
+        assert ranked[number]["values"] == trial.values
+    assert json.loads(runs[0]["metrics"]) == {"clean": 1 - runs[0]["value"], "worst": runs[0]["value"] / 2}

@@ -135,6 +135,16 @@ def test_a_table_takes_the_last_epoch(usual: Made, each: Made) -> None:
     assert np.array_equal(scores[each.task.key], tables.scores(usual.store, "val")[usual.task.key])
 
 
+def test_the_metrics_of_a_trial_are_the_columns_of_its_table(usual: Made) -> None:
+    (row,) = usual.store.trials().to_pylist()
+    told = {"lp": "avg_lp", "semantic": "avg_semantic", "worst": "union of all"}
+    (found,) = (row for row in tables.table(usual.store, "val") if row["weights"] == "averaged")
+    columns = {name: found[told.get(name, name)] for name in ("clean", "linf", "l1", "blur", *told)}
+    assert json.loads(row["metrics"]) == pytest.approx(columns)
+    assert row["value"] == pytest.approx((columns["lp"] + columns["semantic"]) / 2)
+    assert 0 < columns["clean"] < 1
+
+
 def test_what_was_judged_before_a_break_is_not_judged_again(tmp_path: Path, each: Made) -> None:
     """The first ends after epoch 1, as if killed; what epoch 1 lacks is judged from its checkpoint."""
     made = Made(tmp_path / "broken", evaluation__every=1)

@@ -222,7 +222,7 @@ search:
         "init: expected pretrain:linf, pretrain:l2, pretrain:l1, robustbench:NAME, a file or none, got 'pretrain:l3'",
         "seed: expected a whole number, got 'x'",
         "trials: expected > 0, got -3",
-        "searcher: expected 'tpe', 'random' or 'grid', got 'tpee'",
+        "searcher: expected 'tpe', 'random', 'grid', 'gp' or 'nsga2', got 'tpee'",
         "sampler.w1: expected w1 >= 0, got -1.0",
         "sampler.d2: unknown key; known: accuracy_decay, name, w1, w2, w3",
         "optimizer.lr: expected a number, got 'foo'",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import resource
@@ -14,9 +15,13 @@ from attacks.errors import InputError
 from sweep.storage import Storage, default_uri
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory", "s3", "gs"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """The same contract on a local path, a URI of it, and a file system that is reached through pyarrow.fs."""
+    """The same contract on a local path, a URI of it, and file systems that are reached through pyarrow.fs."""
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("s3").s3())
+    if request.param == "gs":
+        return Storage(request.getfixturevalue("gcs").gs())
     roots = {
         "path": str(tmp_path / "a b"),
         "file": (tmp_path / "b").as_uri(),
@@ -61,6 +66,16 @@ def test_create_has_one_winner(storage: Storage) -> None:
         storage.create("a/x", b"second")
     assert storage.read("a/x") == b"first"
     assert storage.names() == ["a/x"]
+
+
+def test_create_has_one_winner_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on some mounts; without one at hand, the system call is made to fail as it does there."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", refused)
+    test_create_has_one_winner(Storage(str(tmp_path)))
 
 
 def test_child_and_pickle_see_the_same_files(storage: Storage) -> None:

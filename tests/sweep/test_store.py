@@ -27,8 +27,10 @@ from sweep.store import Store, sweep_ids
 SPAWN = multiprocessing.get_context("spawn")
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        return Store(Storage(request.getfixturevalue("s3").s3()), "s1")
     uri = str(tmp_path / "results") if request.param == "local" else f"fsspec+memory://{uuid.uuid4().hex}"
     return Store(Storage(uri), "s1")
 
