@@ -223,7 +223,7 @@ def measure_prior(job: Job, task: Task, init: bytes, train: ImageSet) -> None:
     diverges, the trials that need it will say so, each for itself."""
     model = trial.starting(init)
     with suppress(Diverged):
-        trial.prior(job, task.of(job.sweep), model, trial.starting(init), train.to(trial.device()))
+        job.priors.of(task.of(job.sweep), model, trial.starting(init), train.to(trial.device()))
 
 
 def judge_start(job: Job, init: bytes, images: ImageSet) -> None:

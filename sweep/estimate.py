@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from sweep import trial
+from sweep import priors, trial
 from sweep.alternatives import GRID, Sweep
 from sweep.engine import Resources
 from sweep.settings import METHOD
@@ -58,7 +58,7 @@ def measure(sweep: Sweep, images: Dataset) -> Cost:
         model.eval()
         return {name: seconds(partial(attack.run, model, x, y, seeds=mine.ids)) for name, attack in attacks.items()}
 
-    trained = [trial.training_attacks(one.trial, model) for one in sweep.alternatives.values()]
+    trained = [priors.training_attacks(one.trial, model) for one in sweep.alternatives.values()]
     protocol = base.evaluation.resolved()
     judged = {name: protocol.attack(base.attack(name, model)) for name in protocol.names(base.attacks)}
     return Cost(seconds(step), each({name: a for attacks in trained for name, a in attacks.items()}), each(judged))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attacks.errors import InputError
-from sweep import driver, engine, trial
+from sweep import driver, engine, priors, trial
 from sweep.bits import same, unpack
 from sweep.candidates import hashed
 from sweep.driver import Where
@@ -150,9 +150,9 @@ def follow(store: Store, base: TrialBase, link: Link, began: str | None, images:
     fitted = loop.fit(
         model,
         images.train.to(trial.device()),
-        trial.training_attacks(mine, reference),
+        priors.training_attacks(mine, reference),
         mine.compose(),
-        trial.recipe(mine),
+        priors.recipe(mine),
         importance={link.attack: 1.0},
         seed=mine.seed,
         files=files,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from attacks.errors import InputError
-from sweep import engine, trial
+from sweep import engine, priors, trial
 from sweep.spec import FRESH, TrialBase, digest, is_made_here, read_start
 from sweep.storage import Storage
 from sweep.store import Store
@@ -55,7 +55,7 @@ def pretraining_key(base: TrialBase, fingerprint: str, norm: str) -> str:
 def make_pretrained(base: TrialBase, images: Dataset, cache: Storage, name: str) -> bytes:
     """Pre-trains and puts the model into the cache; a killed run goes on from its own checkpoints there."""
     model = trial.placed(fresh_model(base, images))
-    recipe = trial.augmented(base.pretrain_recipe(), base.dataset)
+    recipe = priors.augmented(base.pretrain_recipe(), base.dataset)
     files = cache.child(f"{name}-checkpoints")
     norm = base.init.partition(":")[2]
     pretrain(model, images.train.to(trial.device()), base.attack(norm), recipe, seed=base.seed, files=files)

@@ -8,30 +8,29 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import attacks
 from attacks.errors import InputError
 from sweep import alternatives, memory, reached, tables, watch
 from sweep.alternatives import Sweep
 from sweep.logs import Log
-from sweep.spec import TrialBase, digest
+from sweep.priors import Priors, recipe, training_attacks
+from sweep.spec import TrialBase
 from sweep.storage import Storage
 from sweep.store import Store
 from sweep.verdicts import Subject, rows
 from sweep.watchdog import HANG_SECONDS, Watchdog
-from trainers import checkpoint, loop, methods, sources, tradeoff
+from trainers import checkpoint, loop, methods
 from trainers.data import Dataset, ImageSet
 from trainers.evaluate import FLAGS, Verdict, evaluate
 from trainers.models import io
 from trainers.parts import State
-from trainers.recipe import Recipe
 from trainers.step import Diverged
 from trainers.workers import Workers
 
@@ -63,6 +62,10 @@ class Job:
     def store(self) -> Store:
         """Of a storage that is waited for where it is away."""
         return Store(Storage(self.storage).patient(), self.sweep_id)
+
+    @property
+    def priors(self) -> Priors:
+        return Priors(self.store.storage, self.init, self.fingerprint)
 
     def key(self, trial: TrialBase) -> str:
         return trial.key(init=self.init, fingerprint=self.fingerprint)
@@ -282,7 +285,7 @@ def fine_tune(
         recipe(trial),
         importance=methods.importance(trial.importance, trial.families()),
         seed=trial.seed,
-        prior=prior(job, trial, model, reference, train) if method.sampler.needs_prior else None,
+        prior=job.priors.of(trial, model, reference, train) if method.sampler.needs_prior else None,
         files=_folder(job, task),
         report=told,
         look=look,
@@ -309,60 +312,6 @@ def _watch(
 
     every, last = trial.evaluation.every, trial.recipe().epochs
     return watch.Watch(job.store, task.key, every, last, workers, device(), judged, values)
-
-
-def training_attacks(trial: TrialBase, reference: nn.Module) -> dict[str, attacks.Attack]:
-    found = {name: trial.attack(name, reference) for name in trial.trained()}
-    steps = trial.attack_steps
-    return found if steps is None else {name: attack.with_steps(steps) for name, attack in found.items()}
-
-
-R = TypeVar("R", bound=Recipe)
-
-
-def augmented(recipe: R, dataset: str) -> R:
-    """The recipe with what it leaves open of the augmentation as the data set has it."""
-    source = sources.source(dataset)
-    stated = {"flip": recipe.flip, "crop_padding": recipe.crop_padding}
-    return replace(recipe, **{name: getattr(source, name) for name, value in stated.items() if value is None})
-
-
-def recipe(trial: TrialBase) -> Recipe:
-    return augmented(trial.recipe(), trial.dataset)
-
-
-def stored_prior(storage: Storage, trial: TrialBase, weights: bytes, init: str, data: str) -> tradeoff.Prior | None:
-    """What phase I of such a trial left in the storage's cache. `weights`: of the starting model that `init` names."""
-    name = _prior_file(init, data, trial, training_attacks(trial, starting(weights)))
-    try:
-        return tradeoff.Prior.loads(storage.child("cache").read(name))
-    except FileNotFoundError:
-        return None
-
-
-def _prior_file(init: str, data: str, trial: TrialBase, training: Mapping[str, attacks.Attack]) -> str:
-    made_of = {
-        "init": init,
-        "data": data,
-        "attacks": {name: repr(attack) for name, attack in training.items()},
-        "features": trial.features,
-        "recipe": asdict(replace(recipe(trial), epochs=1, schedule="constant", warm_up=0.0)),
-        "seed": trial.seed,
-    }
-    return f"prior-{digest(made_of)}.safetensors"
-
-
-def prior(job: Job, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
-    """Phase I for this trial: from the storage's cache, where all trials with the same starting model, data, attacks,
-    learning rate and seed share it, else measured now and put there."""
-    cache, training = job.store.storage.child("cache"), training_attacks(trial, reference)
-    name = _prior_file(job.init, job.fingerprint, trial, training)
-    try:
-        return tradeoff.Prior.loads(cache.read(name))
-    except FileNotFoundError:
-        measured = tradeoff.measure(model, train, training, recipe(trial), seed=trial.seed)
-        cache.write(name, measured.dumps())
-        return measured
 
 
 def judge(

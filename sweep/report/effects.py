@@ -66,6 +66,7 @@ def prior(store: Snapshot) -> Any:
     """The trainers.tradeoff.Prior of the first alternative that measured one, with the sweep's first seed, or None."""
     from sweep import trial
     from sweep.candidates import hashed
+    from sweep.priors import Priors
 
     document = store.document()
     try:
@@ -76,5 +77,5 @@ def prior(store: Snapshot) -> Any:
     for name in sweep.reached():
         base = sweep.configure(sweep.named(name, {}), sweep.seeds[0])
         if base.compose().sampler.needs_prior:
-            return trial.stored_prior(store.storage, base, init, hashed(init), document["fingerprint"])
+            return Priors(store.storage, hashed(init), document["fingerprint"]).stored(base, trial.starting(init))
     return None
