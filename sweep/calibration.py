@@ -37,7 +37,7 @@ def run(
 ) -> list[Calibrated]:
     """One task an attack, on the workers of a cluster; in the order of `base.attacks`."""
     found: dict[str, Calibrated] = {}
-    with engine.cluster(where.address, workers=1, verbose=where.verbose), progress.judging(len(base.attacks)):
+    with engine.cluster(where.address, verbose=where.verbose), progress.judging(len(base.attacks)):
         granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, 1)
         clean = engine.wait([engine.remote(_clean_accuracy, granted, one.weights, images)])[0]
         if clean < target.high:

@@ -94,7 +94,7 @@ def create(sweep: Sweep, where: Where, sweep_id: str, warm_start: Sequence[str] 
 def outlook(sweep: Sweep, where: Where, price: float | None) -> list[dict[str, Any]]:
     """What the sweep would take, timed on a worker of the cluster; see estimate.costs. Nothing is written."""
     images = load(sweep.trial, where.data_root)
-    with engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose):
+    with engine.cluster(where.address, verbose=where.verbose):
         granted = _granted(sweep, where)
         cost = engine.wait([engine.remote(estimate.measure, granted, sweep, images)])[0]
     return estimate.costs(sweep, images, cost, granted, price)
@@ -143,7 +143,7 @@ def drive(
     store = Store(store.storage.patient(), store.sweep_id)
     with (
         Lease(store.folder) as lease,
-        engine.cluster(where.address, workers=sweep.trial.workers, verbose=where.verbose),
+        engine.cluster(where.address, verbose=where.verbose),
     ):
         granted = _granted(sweep, where)
         packing = _packing(granted, where.packed)
@@ -166,7 +166,7 @@ def drive(
         control = Control(store.folder, lease.owner, limits, granted.gpus * sweep.trial.workers)
         heard = _while_held(lease, progress.hear, check)
         planner = Planner(job, heard, control, retry_failed, packing)
-        searching = progress.searching(planner.done(), sweep.trials, len(sweep.seeds))
+        searching = progress.searching(planner.done(), sweep.trials, len(sweep.seeds), planner.best())
         with closing(control), searching, idle.recorded(store, lease.owner, granted.max_concurrent):
             engine.search(planner, job, images, init, granted)
         if control.reason:

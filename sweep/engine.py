@@ -50,6 +50,7 @@ from ray.tune.integration.ray_train import TuneReportCallback  # noqa: E402
 from attacks.errors import InputError  # noqa: E402
 from sweep import access  # noqa: E402
 from sweep import trial as trials  # noqa: E402
+from sweep.groups import GroupTrainer  # noqa: E402
 from sweep.trial import Job, Task  # noqa: E402
 from trainers.data import Dataset  # noqa: E402
 from trainers.workers import Workers  # noqa: E402
@@ -73,7 +74,7 @@ class Resources:
 
 
 @contextmanager
-def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[None]:
+def cluster(address: str | None, *, verbose: bool) -> Iterator[None]:
     """A connection to the cluster at `address`, or one of our own, on loopback, that ends with it. A connection that
     this process has already is used, and left open."""
     if ray.is_initialized():
@@ -84,14 +85,16 @@ def cluster(address: str | None, *, workers: int, verbose: bool) -> Iterator[Non
     if address is None:
         scratch = tempfile.mkdtemp(prefix="sweep-ray-")
         _stay_on_loopback()
-        quiet |= {"include_dashboard": workers > 1, "dashboard_host": "127.0.0.1"}
+        quiet |= {"include_dashboard": False}
         quiet |= {"_temp_dir": scratch, "address": "local"}
     else:
         access.expect_reachable(address)
         quiet |= {"address": address}
     try:
         ray.init(**quiet)
-    except (ConnectionError, RuntimeError, ValueError) as e:
+    except Exception as e:  # Ray raises that very class where a node of ours takes longer than 30 s to start
+        if address is None:
+            raise RuntimeError(f"Ray did not start on this machine: {_first_line(e)}") from e
         raise InputError(f"cannot reach a Ray cluster at {address}: {_first_line(e)}") from e
     try:
         yield
@@ -251,7 +254,7 @@ def _in_worker_group(config: dict[str, Any], inputs: Inputs) -> None:
     each = {"CPU": float(granted.cpus)} | ({"GPU": granted.gpus} if granted.gpus else {})
     scratch = tempfile.mkdtemp(prefix="sweep-train-")
     try:
-        TorchTrainer(
+        GroupTrainer(
             body,
             scaling_config=ScalingConfig(
                 num_workers=job.sweep.trial.workers, use_gpu=granted.gpus > 0, resources_per_worker=each

@@ -113,7 +113,7 @@ def drive(work: Sequence[tuple[Store, Plan]], where: Where, progress: Progress) 
     with ExitStack() as held:
         for store in dict.fromkeys(store for store, *_ in left):
             held.enter_context(Lease(store.folder))
-        held.enter_context(engine.cluster(where.address, workers=1, verbose=where.verbose))
+        held.enter_context(engine.cluster(where.address, verbose=where.verbose))
         granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, 1)
         images = engine.shared(left[0][1].images)
         held.enter_context(progress.judging(sum(unit.cost for _, plan, _ in left for unit in units(plan))))

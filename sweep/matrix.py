@@ -99,7 +99,7 @@ def create(plan: Plan, storage: Storage, matrix_id: str) -> Store:
 
 def drive(store: Store, plan: Plan, where: Where, progress: Progress) -> None:
     """Trains and judges what is not done yet, then writes the matrix."""
-    with Lease(store.folder), engine.cluster(where.address, workers=1, verbose=where.verbose):
+    with Lease(store.folder), engine.cluster(where.address, verbose=where.verbose):
         granted = engine.resources(where.cpus, where.gpus, where.max_concurrent, 1)
         init = starting_model(store, plan.base, plan.images, granted, progress.say)
         images, start = engine.shared(plan.images), engine.shared(init)

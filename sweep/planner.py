@@ -203,6 +203,12 @@ class Planner(Searcher):
         """How many runs have ended already."""
         return len(self.ended)
 
+    def best(self) -> tuple[Task, Mapping[str, Any]] | None:
+        """The run of the highest value so far, and its row."""
+        tasks = {(task.number, task.key): task for tasks in self.plans for task in tasks}
+        complete = [(tasks[run], row) for run, row in self.ended.items() if row["state"] == COMPLETE]
+        return max(complete, key=lambda one: one[1]["value"], default=None)
+
     def listener(self) -> tune.Callback:
         """Remembers why a trial's process failed, since Tune tells a searcher only that it did; and looks, while trials
         run, what was asked of the driver."""

@@ -37,9 +37,13 @@ class Progress:
             self.console.print(line, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def searching(self, done: int, trials: int, seeds: int = 1) -> Iterator[None]:
-        """While the search runs: the live view, if this is a terminal."""
+    def searching(
+        self, done: int, trials: int, seeds: int = 1, best: tuple[Task, Mapping[str, Any]] | None = None
+    ) -> Iterator[None]:
+        """While the search runs: the live view, if this is a terminal. `best`: of the runs that are done."""
         self._ended, self._total, self._began, self._seeds = done, trials * seeds, monotonic(), seeds
+        if best is not None:
+            self.best = (best[1]["value"], self._label(best[0]))
         if done:
             self.say(f"{done} of {self._total} trials are done already")
         if self.quiet or not self.console.is_terminal:

@@ -36,7 +36,7 @@ def check(address: str | None, storage: Storage) -> list[Row]:
     if address and address.startswith(("http://", "https://")):
         return [*rows, finding("ray job server", lambda: f"{address}: Ray {jobs.connected(address).get_version()}")]
     try:
-        with engine.cluster(address, workers=1, verbose=False):
+        with engine.cluster(address, verbose=False):
             rows.append(row("ray cluster", "ok", _resources(address, time.perf_counter() - start)))
             rows += _nodes(storage) if address else []
     except Exception as e:  # Ray raises bare ones, too

@@ -33,7 +33,7 @@ def run(space: str, storage: str) -> tuple[int, str]:
 if __name__ == "__main__":
     os.environ.pop("RAY_ADDRESS", None)
     folder, *names = sys.argv[1:]
-    with engine.cluster(None, workers=1, verbose=False):
+    with engine.cluster(None, verbose=False):
         for name in names:
             code, err = run(name, folder)
             print(json.dumps({"space": name, "code": code, "err": err}), flush=True)

@@ -163,7 +163,7 @@ import json, sys
 from sweep import engine
 from sweep.doctor import cluster
 from sweep.storage import Storage
-with engine.cluster(None, workers=1, verbose=False):
+with engine.cluster(None, verbose=False):
     print(json.dumps(cluster.check("the one at hand", Storage(sys.argv[1]))))
 """
 

@@ -140,7 +140,7 @@ def test_the_token_is_sent_unasked(head: Head, here: Reader, tmp_path: Path) -> 
     (tmp_path / "token").write_text(TOKEN)
     here(RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
     assert jobs.connected(head.server).list_jobs() == []
-    with engine.cluster(head.address, workers=1, verbose=False):
+    with engine.cluster(head.address, verbose=False):
         assert ray.cluster_resources()["CPU"] == 1
 
 
