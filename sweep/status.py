@@ -80,6 +80,7 @@ def idle_share(store: Store) -> str | None:
 
 def log(store: Store, number: int) -> list[tuple[str, list[str]]]:
     """The key and the log's lines of each run of a configuration."""
+    sound(store)
     keys = [row["key"] for row in store.trials().to_pylist() if row["number"] == number]
     if not keys:
         raise InputError(

@@ -103,6 +103,14 @@ def test_rows_come_in_every_format(sweep: Shell, finished: Store, verb: str) -> 
     assert sweep(*verb.split()).out
 
 
+def test_logs_are_printed_run_by_run(sweep: Shell, finished: Store) -> None:
+    finished.folder.write("logs/k1.txt", b"2026-11-20T10:00:00Z attempt 1\n")
+    answer = sweep("logs", "s", "1")
+    assert (answer.code, answer.out) == (0, "# k1\n2026-11-20T10:00:00Z attempt 1\n")
+    assert sweep("logs", "s", "0").out == "# k0\nnothing yet: it has not begun\n"
+    assert sweep.refused("logs", "s", "7").startswith("expected the number of a trial of s, got 7: see `")
+
+
 def test_a_finished_sweep_is_told(sweep: Shell, finished: Store) -> None:
     (row,) = json.loads(sweep("ls", "--format", "json").out)
     assert (row["sweep"], row["complete"], row["best"]) == ("s", 2, 0.5)

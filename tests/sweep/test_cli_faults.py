@@ -13,6 +13,18 @@ from attacks.errors import InputError
 from sweep import cli
 from sweep.store import Store
 
+VERBS = [str(command.name) for command in cli.app.registered_commands]
+OF_A_SWEEP = [
+    *("resume none", "extend none --trials 1", "stop none", "cancel none", "gc none", "status none", "logs none 0"),
+    *("best none", "table none", "report none", "show none/0", "diff none/0 none/1", "pareto none", "importance none"),
+    *("compact none", "export none --to tensorboard:board"),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_unknown_option_of_any_verb_is_wrong_use(sweep: Shell, verb: str) -> None:
+    assert sweep.refused(verb, "--nonsense").startswith("No such option: --nonsense")
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -88,10 +100,7 @@ from sweep.store import Store
         ),
         ("bench trainers", "expected `bench attacks`, got 'trainers'"),
         ("bench attacks --attacks jpg", "unknown attack 'jpg': did you mean 'jpeg'?"),
-        ("resume none", "unknown sweep 'none': known: none"),
-        ("status none", "unknown sweep 'none': known: none"),
-        ("best none", "unknown sweep 'none': known: none"),
-        ("table none", "unknown sweep 'none': known: none"),
+        *((words, "unknown sweep 'none': known: none") for words in OF_A_SWEEP),
         ("query --id none select+1+from+trials", "unknown sweep 'none': known: none"),
         ("query delete+from+trials", "expected a SELECT, WITH or EXPLAIN, got DELETE: results are read-only here"),
         ("ls --format jsn", "unknown format 'jsn': did you mean 'json'?"),
