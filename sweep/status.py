@@ -79,14 +79,18 @@ def idle_share(store: Store) -> str | None:
 
 
 def log(store: Store, number: int) -> list[tuple[str, list[str]]]:
-    """The key and the log's lines of each run of a configuration."""
+    """A title and the log's lines of each run of a configuration, in the order of the seeds."""
     sound(store)
-    keys = [row["key"] for row in store.trials().to_pylist() if row["number"] == number]
-    if not keys:
+    runs = [row for row in store.trials().to_pylist() if row["number"] == number]
+    if not runs:
         raise InputError(
             f"expected the number of a trial of {store.sweep_id}, got {number}: see `{command('status', store)}`"
         )
-    return [(key, logs.read(store.folder, key)) for key in dict.fromkeys(keys)]
+    runs.sort(key=lambda row: (row["replay"], row["seed"]))
+    title = "seed {seed}{control}, key {key}"
+    return [
+        (title.format(**row, control=", control" * row["replay"]), logs.read(store.folder, row["key"])) for row in runs
+    ]
 
 
 def driver(store: Store) -> str:

@@ -49,15 +49,15 @@ def logs(
     storage_uri: StorageOption = None,
 ) -> None:
     """Print what a trial said while it ran, all attempts of it: epochs, warnings, what it ended with. With several
-    seeds, each run under its key.
+    seeds, run after run.
 
     Example: sweep logs cas-20261120-213000-3f2a 3
     """
     from sweep import status
     from sweep.store import Store
 
-    for key, lines in status.log(Store(storage(storage_uri), sweep_id), number):
-        print(f"# {key}")
+    for title, lines in status.log(Store(storage(storage_uri), sweep_id), number):
+        print(f"# {title}")
         print("\n".join(lines or ["nothing yet: it has not begun"]))
 
 

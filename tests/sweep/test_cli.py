@@ -106,8 +106,8 @@ def test_rows_come_in_every_format(sweep: Shell, finished: Store, verb: str) -> 
 def test_logs_are_printed_run_by_run(sweep: Shell, finished: Store) -> None:
     finished.folder.write("logs/k1.txt", b"2026-11-20T10:00:00Z attempt 1\n")
     answer = sweep("logs", "s", "1")
-    assert (answer.code, answer.out) == (0, "# k1\n2026-11-20T10:00:00Z attempt 1\n")
-    assert sweep("logs", "s", "0").out == "# k0\nnothing yet: it has not begun\n"
+    assert (answer.code, answer.out) == (0, "# seed 0, key k1\n2026-11-20T10:00:00Z attempt 1\n")
+    assert sweep("logs", "s", "0").out == "# seed 0, key k0\nnothing yet: it has not begun\n"
     assert sweep.refused("logs", "s", "7").startswith("expected the number of a trial of s, got 7: see `")
 
 

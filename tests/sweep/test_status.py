@@ -120,7 +120,7 @@ def test_a_run_that_has_begun_shows_when_it_was_heard(store: Store) -> None:
     lines = f"{minute_ago:%Y-%m-%dT%H:%M:%SZ} attempt 1\nno time here\n"
     store.folder.write(f"logs/{key}.txt", lines.encode())
     assert status.trials(store)[0]["heard"] == pytest.approx(60, abs=20)
-    assert status.log(store, 0) == [(key, lines.splitlines())]
+    assert status.log(store, 0) == [(f"seed 0, key {key}", lines.splitlines())]
     end(store, 0, "COMPLETE", 0.5)
     assert status.trials(store)[0]["heard"] is None
     with pytest.raises(InputError, match="expected the number of a trial of s, got 7"):
