@@ -172,12 +172,17 @@ def drive(
         if control.reason:
             progress.say(f"no more trials begin: {control.reason}")
         progress.say(f"judging the pre-trained and {_reported(sweep)} on the test split")
-        found = store.configurations()
-        best = {one["number"] for one in chosen(sweep, store)}
-        reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
-        keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
-        tasks = {task.key: task for plan in planner.plans for task in plan if task.key in keys}.values()
+        tasks = _to_test(sweep, store, planner)
         engine.wait([baseline, *(engine.remote(judge_on_test, granted, job, init, images.test, t) for t in tasks)])
+
+
+def _to_test(sweep: Sweep, store: Store, planner: Planner) -> list[Task]:
+    """The runs whose models meet the test split, equal work once."""
+    best = {one["number"] for one in chosen(sweep, store)}
+    found = store.configurations()
+    reported = [one for one in found if one["front"] or one["number"] in best or sweep.test == "all"]
+    keys = {run["key"] for one in reported for run in one["runs"] + one["replays"]}
+    return list({task.key: task for plan in planner.plans for task in plan if task.key in keys}.values())
 
 
 def _granted(sweep: Sweep, where: Where) -> Resources:

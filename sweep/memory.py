@@ -14,7 +14,7 @@ _UNIT = 1 if sys.platform == "darwin" else 1024
 """Bytes of what getrusage counts."""
 
 
-def watch() -> None:
+def forget() -> None:
     """Forgets the peak of what this process did before, and gives back what torch keeps of a GPU's memory for later.
     Where the system cannot forget, the peak of a process is that of its whole life."""
     if torch.cuda.is_available():
@@ -26,7 +26,7 @@ def watch() -> None:
 
 
 def peak() -> int:
-    """The most bytes since `watch`: on a GPU of all that torch had reserved there, used at the time or not."""
+    """The most bytes since `forget`: on a GPU of all that torch had reserved there, used at the time or not."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT

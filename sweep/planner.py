@@ -99,9 +99,7 @@ class Planner(Searcher):
         """Tells the search what a configuration reached, the mean over its seeds."""
         state, value = overall(rows)
         goal, reached = self.sweep.goal, {} if value is None else metrics(rows)
-        values = goal.values(reached)
-        violations = {} if values is None else goal.violations(reached)
-        self.search.tell(number, state, values, on_the_way(rows), violations)
+        self.search.tell(number, state, goal.values(reached), on_the_way(rows), goal.violations(reached))
 
     def _owe_replay(self, task: Task, row: Mapping[str, Any]) -> None:
         """Plans the control of a run: its average probabilities, held fixed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
@@ -45,25 +46,29 @@ class Priors:
 
     def stored(self, trial: TrialBase, reference: nn.Module) -> tradeoff.Prior | None:
         """What phase I of such a trial left there."""
-        try:
-            return tradeoff.Prior.loads(self.storage.child("cache").read(self._file(trial, reference)))
-        except FileNotFoundError:
-            return None
+        return self._read(self._file(trial, training_attacks(trial, reference)))
 
     def of(self, trial: TrialBase, model: nn.Module, reference: nn.Module, train: ImageSet) -> tradeoff.Prior:
         """From the cache, else measured now, on `model`, and put there."""
-        found = self.stored(trial, reference)
+        training = training_attacks(trial, reference)
+        file = self._file(trial, training)
+        found = self._read(file)
         if found is None:
-            training = training_attacks(trial, reference)
             found = tradeoff.measure(model, train, training, recipe(trial), seed=trial.seed)
-            self.storage.child("cache").write(self._file(trial, reference), found.dumps())
+            self.storage.child("cache").write(file, found.dumps())
         return found
 
-    def _file(self, trial: TrialBase, reference: nn.Module) -> str:
+    def _read(self, file: str) -> tradeoff.Prior | None:
+        try:
+            return tradeoff.Prior.loads(self.storage.child("cache").read(file))
+        except FileNotFoundError:
+            return None
+
+    def _file(self, trial: TrialBase, training: Mapping[str, attacks.Attack]) -> str:
         made_of = {
             "init": self.init,
             "data": self.data,
-            "attacks": {name: repr(attack) for name, attack in training_attacks(trial, reference).items()},
+            "attacks": {name: repr(attack) for name, attack in training.items()},
             "features": trial.features,
             "recipe": asdict(replace(recipe(trial), epochs=1, schedule="constant", warm_up=0.0)),
             "seed": trial.seed,

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from sweep.alternatives import Sweep
 from sweep.logs import Log
 from sweep.priors import Priors, recipe, training_attacks
 from sweep.spec import TrialBase
-from sweep.storage import Storage
+from sweep.storage import PATIENCE_SECONDS, Storage
 from sweep.store import Store
 from sweep.verdicts import Subject, rows
 from sweep.watchdog import HANG_SECONDS, Watchdog
@@ -39,6 +40,7 @@ Report = Callable[[dict[str, Any]], bool]
 """Metrics -> go on?"""
 FAULTS = (Diverged, InputError, RuntimeError, ValueError, ArithmeticError, MemoryError)
 """What a trial may end with: its own fault, and not its process's."""
+_JUDGED_AT_ONCE = "judged-at-once"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Job:
     @property
     def store(self) -> Store:
         """Of a storage that is waited for where it is away."""
-        return Store(Storage(self.storage).patient(), self.sweep_id)
+        return Store(Storage(self.storage, PATIENCE_SECONDS), self.sweep_id)
 
     @property
     def priors(self) -> Priors:
@@ -107,7 +109,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     """
     if (done := _stored(job, task)) is not None:
         return done
-    memory.watch()
+    memory.forget()
     started, attempts = datetime.now(UTC), _attempts(job, task, workers)
     values: dict[int, float] = {}
     log = Log(job.store.folder, task.key, workers.rank)
@@ -129,7 +131,7 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
         where = f"process {os.getpid()} on {socket.gethostname()} ({device_name()})"
         _log.info("attempt %d of trial %d, seed %d, by %s", attempts, task.number, task.seed, where)
         log.flush()
-        outcome = _outcome(job, task, images, init, workers, told, watchdog, values)
+        outcome = _Attempt(job, task, images, init, workers, told, watchdog, values).outcome()
     if outcome is None:
         return None
     outcome |= so_far()
@@ -139,43 +141,111 @@ def run(job: Job, task: Task, images: Dataset, init: bytes, workers: Workers, re
     return outcome
 
 
-def _outcome(
-    job: Job,
-    task: Task,
-    images: Dataset,
-    init: bytes,
-    workers: Workers,
-    report: Report,
-    watchdog: Watchdog,
-    values: dict[int, float],
-) -> dict[str, Any] | None:
-    trial = task.of(job.sweep)
-    batch_size = _judged_at_once(job, task) or trial.evaluation.batch_size
-    trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
-    try:
-        found = _train_and_judge(job, task, trial, images, init, workers, report, watchdog, values)
-    except FAULTS as e:
-        _log.exception("this attempt failed")
-        again = memory.ran_out(e) and not _judged_at_once(job, task) and batch_size > 1
-        if again:
-            _log.warning("out of memory: going on with %d images judged at a time, not %d", batch_size // 2, batch_size)
-            _folder(job, task).write("judged-at-once", str(batch_size // 2).encode())
-        if workers.count > 1 and not isinstance(e, Diverged):
-            raise
-        if not again:
-            return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
-    else:
-        return None if found is None else {"state": "COMPLETE", **found}
-    memory.watch()
-    return _outcome(job, task, images, init, workers, report, watchdog, values)
+@dataclass(frozen=True)
+class _Attempt:
+    """What one process does for a trial. `values`, of the epochs judged on the way, fill as it goes."""
 
+    job: Job
+    task: Task
+    images: Dataset
+    init: bytes
+    workers: Workers
+    report: Report
+    watchdog: Watchdog
+    values: dict[int, float]
 
-def _judged_at_once(job: Job, task: Task) -> int | None:
-    """How many images an earlier attempt, which ran out of memory, left this one to judge at a time."""
-    try:
-        return int(_folder(job, task).read("judged-at-once"))
-    except (FileNotFoundError, ValueError):
-        return None
+    @property
+    def folder(self) -> Storage:
+        return _folder(self.job, self.task)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """COMPLETE with what it reached, or FAILED with the reason; None where `report` ended it early."""
+        trial = self.task.of(self.job.sweep)
+        batch_size = self._judged_at_once() or trial.evaluation.batch_size
+        trial = trial.model_copy(update={"evaluation": trial.evaluation.model_copy(update={"batch_size": batch_size})})
+        try:
+            found = self._train_and_judge(trial)
+        except FAULTS as e:
+            _log.exception("this attempt failed")
+            again = memory.ran_out(e) and not self._judged_at_once() and batch_size > 1
+            if again:
+                half = batch_size // 2
+                _log.warning("out of memory: going on with %d images judged at a time, not %d", half, batch_size)
+                self.folder.write(_JUDGED_AT_ONCE, str(half).encode())
+            if self.workers.count > 1 and not isinstance(e, Diverged):
+                raise
+            if not again:
+                return {"state": "FAILED", "error": f"{type(e).__name__}: {e}"}
+        else:
+            return None if found is None else {"state": "COMPLETE", **found}
+        memory.forget()
+        return self.outcome()
+
+    def _judged_at_once(self) -> int | None:
+        """How many images an earlier attempt, which ran out of memory, left this one to judge at a time."""
+        try:
+            return int(self.folder.read(_JUDGED_AT_ONCE))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _train_and_judge(self, trial: TrialBase) -> dict[str, Any] | None:
+        """What it reached: `value` and `metrics`; None where `report` ended it early."""
+        model, reference = starting(self.init), starting(self.init)
+        self.watchdog.watch(model, reference)
+        fitted = self._fine_tune(trial, model, reference)
+        if not fitted.finished:
+            return None
+        if fitted.averaged is not None:
+            model.load_state_dict(fitted.averaged)
+        weights = "live" if fitted.averaged is None else "averaged"
+        verdicts = judge(trial, model, reference, self.images.val, self.workers)
+        judged = rows(trial, self.job.subject(self.task, weights), "val", self.images.val, verdicts)
+        found = {"value": reached.value(judged), "metrics": reached.metrics(judged)}
+        _log.info("judged %d images by %d attacks: %.4f", len(self.images.val), len(verdicts) - 1, found["value"])
+        if self.workers.rank == 0:
+            self.job.store.write_results(self.task.key, f"val-{weights}", judged)
+            self.folder.write("model.safetensors", io.dumps(model))
+        return found
+
+    def _fine_tune(self, trial: TrialBase, model: nn.Module, reference: nn.Module) -> loop.Fitted:
+        """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
+        method, train = trial.compose(), self.images.train.to(device())
+        return loop.fit(
+            model,
+            train,
+            training_attacks(trial, reference),
+            method,
+            recipe(trial),
+            importance=methods.importance(trial.importance, trial.families()),
+            seed=trial.seed,
+            prior=self.job.priors.of(trial, model, reference, train) if method.sampler.needs_prior else None,
+            files=self.folder,
+            report=partial(self._epoch_ended, trial.recipe().epochs),
+            look=self._watch(trial, reference) if trial.evaluation.every else None,
+            workers=self.workers,
+        )
+
+    def _epoch_ended(self, last_epoch: int, epoch: int, history: list[dict[str, Any]]) -> bool:
+        if self.workers.rank == 0:
+            self.job.store.write_epochs(self.task.key, [row | {"number": self.task.number} for row in history])
+        last = history[-1]
+        shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train_loss", "train_accuracy", "lr", "seconds"))
+        _log.info("epoch %d of %d: %s", epoch, last_epoch, shown)
+        return self.report({"epoch": epoch, "train_accuracy": last["train_accuracy"]})
+
+    def _watch(self, trial: TrialBase, reference: nn.Module) -> watch.Watch:
+        """What judges the validation images on the way, and leaves the values there."""
+        shown = copy.deepcopy(reference)
+
+        def judged(state: State, weights: str, epoch: int) -> list[dict[str, Any]]:
+            shown.load_state_dict(state)
+            verdicts = judge(trial, shown, reference, self.images.val, self.workers)
+            about = replace(self.job.subject(self.task, weights), epoch=epoch)
+            return rows(trial, about, "val", self.images.val, verdicts)
+
+        every, last = trial.evaluation.every, trial.recipe().epochs
+        store, key = self.job.store, self.task.key
+        return watch.Watch(store, key, every, last, self.workers, device(), judged, self.values)
 
 
 def device() -> torch.device:
@@ -221,97 +291,6 @@ def _attempts(job: Job, task: Task, workers: Workers) -> int:
     if workers.rank == 0:
         folder.write("attempts", str(attempts).encode())
     return attempts
-
-
-def _train_and_judge(
-    job: Job,
-    task: Task,
-    trial: TrialBase,
-    images: Dataset,
-    init: bytes,
-    workers: Workers,
-    report: Report,
-    watchdog: Watchdog,
-    values: dict[int, float],
-) -> dict[str, Any] | None:
-    """What it reached: `value` and `metrics`; None where `report` ended it early."""
-    train = images.train.to(device())
-    model, reference = starting(init), starting(init)
-    watchdog.watch(model, reference)
-    look = _watch(job, task, trial, reference, images.val, workers, values) if trial.evaluation.every else None
-    fitted = fine_tune(job, task, trial, model, reference, train, workers, report, look)
-    if not fitted.finished:
-        return None
-    if fitted.averaged is not None:
-        model.load_state_dict(fitted.averaged)
-    weights = "live" if fitted.averaged is None else "averaged"
-    verdicts = judge(trial, model, reference, images.val, workers)
-    judged = rows(trial, job.subject(task, weights), "val", images.val, verdicts)
-    found = {"value": reached.value(judged), "metrics": reached.metrics(judged)}
-    _log.info("judged %d images by %d attacks: %.4f", len(images.val), len(verdicts) - 1, found["value"])
-    if workers.rank == 0:
-        job.store.write_results(task.key, f"val-{weights}", judged)
-        _folder(job, task).write("model.safetensors", io.dumps(model))
-    return found
-
-
-def fine_tune(
-    job: Job,
-    task: Task,
-    trial: TrialBase,
-    model: nn.Module,
-    reference: nn.Module,
-    train: ImageSet,
-    workers: Workers,
-    report: Report,
-    look: loop.Look | None = None,
-) -> loop.Fitted:
-    """fit() with the trial's settings, its checkpoints and its epochs' rows in the store."""
-    method = trial.compose()
-
-    def told(epoch: int, history: list[dict[str, Any]]) -> bool:
-        if workers.rank == 0:
-            job.store.write_epochs(task.key, [row | {"number": task.number} for row in history])
-        last = history[-1]
-        shown = ", ".join(f"{name} {last[name]:.4g}" for name in ("train_loss", "train_accuracy", "lr", "seconds"))
-        _log.info("epoch %d of %d: %s", epoch, trial.recipe().epochs, shown)
-        return report({"epoch": epoch, "train_accuracy": last["train_accuracy"]})
-
-    return loop.fit(
-        model,
-        train,
-        training_attacks(trial, reference),
-        method,
-        recipe(trial),
-        importance=methods.importance(trial.importance, trial.families()),
-        seed=trial.seed,
-        prior=job.priors.of(trial, model, reference, train) if method.sampler.needs_prior else None,
-        files=_folder(job, task),
-        report=told,
-        look=look,
-        workers=workers,
-    )
-
-
-def _watch(
-    job: Job,
-    task: Task,
-    trial: TrialBase,
-    reference: nn.Module,
-    images: ImageSet,
-    workers: Workers,
-    values: dict[int, float],
-) -> watch.Watch:
-    """What judges the validation images on the way, and leaves the values there."""
-    shown = copy.deepcopy(reference)
-
-    def judged(state: State, weights: str, epoch: int) -> list[dict[str, Any]]:
-        shown.load_state_dict(state)
-        verdicts = judge(trial, shown, reference, images, workers)
-        return rows(trial, replace(job.subject(task, weights), epoch=epoch), "val", images, verdicts)
-
-    every, last = trial.evaluation.every, trial.recipe().epochs
-    return watch.Watch(job.store, task.key, every, last, workers, device(), judged, values)
 
 
 def judge(

@@ -61,9 +61,8 @@ class Machine:
 
 @dataclass
 class Cluster:
-    """A head, where drivers live, with a dashboard if wanted, and two worker nodes of one CPU each."""
+    """A head, where drivers live, and two worker nodes of one CPU each."""
 
-    dashboard: bool
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="fr-")))
     machines: list[Machine] = field(default_factory=list)
     made: int = 0
@@ -77,7 +76,7 @@ class Cluster:
         return self.machines[1:]
 
     def start(self) -> None:
-        self._node(HEAD_CPUS, "dashboard" if self.dashboard else "none")
+        self._node(HEAD_CPUS)
         for _ in range(2):
             self._node(WORKER_CPUS, self.address)
 
@@ -116,11 +115,11 @@ class Cluster:
             machine.kill()
         self.machines.clear()
 
-    def _node(self, cpus: int, address: str) -> None:
+    def _node(self, cpus: int, *address: str) -> None:
         for _ in range(TRIES):
             self.made += 1
             log = self.folder / f"{self.made}.log"
-            process = _begin([str(cpus), str(self.folder / f"{self.made}"), address], log)
+            process = _begin([str(cpus), str(self.folder / f"{self.made}"), *address], log)
             assert process.stdout is not None
             if line := process.stdout.readline():
                 said = json.loads(line)

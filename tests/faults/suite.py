@@ -160,9 +160,8 @@ def storage(folder: Path, mounted: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def arena(seed: int, dashboard: bool) -> Iterator[Arena]:
-    """Trials of several workers need a dashboard: without one an ended trial's placement group is never freed."""
-    cluster = Cluster(dashboard)
+def arena(seed: int) -> Iterator[Arena]:
+    cluster = Cluster()
     try:
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:
             cluster.start()
@@ -205,7 +204,7 @@ def main() -> int:
     chosen = [one for one in FAULTS if not options.only or any(word in one.name for word in options.only)]
     faults = SHORT if options.short else [replace(one, times=options.times or one.times) for one in chosen]
     began = time.monotonic()
-    with arena(options.seed, any(fault.shape.workers > 1 for fault in faults)) as made:
+    with arena(options.seed) as made:
         made.until = began + 60 * options.minutes
         for _, alike in groupby(faults, key=lambda fault: fault.shape):
             made.strike(list(alike))

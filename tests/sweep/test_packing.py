@@ -108,12 +108,12 @@ def test_trials_have_whole_gpus_until_one_has_told_what_it_takes(job: Job) -> No
 
 
 def test_the_peak_is_of_what_ran_since_watch() -> None:
-    memory.watch()
+    memory.forget()
     quiet = memory.peak()
     big = np.ones(40_000_000)  # 320 MB
     assert memory.peak() > quiet + 250_000_000
     del big
-    memory.watch()
+    memory.forget()
     assert memory.peak() < quiet + 100_000_000
     assert memory.total() > memory.peak() > 0
 

@@ -74,9 +74,7 @@ def test_what_is_behind_is_stopped_and_the_best_is_confirmed(sweeps: Sweeps, swe
     assert "confirmed value" in told["best"].out
 
 
-@pytest.mark.data
 def test_a_stopped_group_of_workers_frees_its_cpus(sweeps: Sweeps) -> None:
-    """Worker groups start slowly: not among the tests that every change waits for."""
     space = sweeps.space(epochs=8, search=SEARCH)
     code, out, err = sweeps.run(
         "run", space, "--trials", "4", "--id", "group", "--workers", "2", *STOPPING, script="freed.py"
